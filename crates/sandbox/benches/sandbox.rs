@@ -1,6 +1,7 @@
 //! `cargo bench -p swegym-sandbox`: prints the numbers, and writes them to
 //! `benches/results/<date>-sandbox.json` of the workspace. `SWEGYM_BENCH_FULL`
-//! asks for 1,000 live sandboxes and 10,000 cycles.
+//! asks for 1,000 live sandboxes and 10,000 cycles, `SWEGYM_BENCH_STARTS` for
+//! little but starts, `SWEGYM_BENCH_RIVAL` names a command to compare with.
 #![allow(clippy::print_stdout)]
 
 fn main() {
@@ -13,7 +14,7 @@ mod linux {
     use std::path::Path;
 
     use swegym_core::SandboxSpec;
-    use swegym_sandbox::bench::{Options, prototype_main, run};
+    use swegym_sandbox::bench::{Options, Results, prototype_main, run};
     use swegym_sandbox::{child_main, host_base};
 
     pub fn main() {
@@ -30,6 +31,14 @@ mod linux {
         if std::env::var_os("SWEGYM_BENCH_FULL").is_some() {
             (options.live, options.cycles) = (1000, 10_000);
         }
+        if std::env::var_os("SWEGYM_BENCH_STARTS").is_some() {
+            (
+                options.round_trips,
+                options.states,
+                options.live,
+                options.cycles,
+            ) = (1, 1, 1, 1);
+        }
         if let Ok(rival) = std::env::var("SWEGYM_BENCH_RIVAL") {
             options.rival = Some(rival.split_whitespace().map(str::to_owned).collect());
         }
@@ -41,16 +50,20 @@ mod linux {
             ..SandboxSpec::default()
         };
         let results = run(&spec, &options)?;
-        let text = serde_json::to_string_pretty(&results)?;
-        println!("{text}");
+        let text = serde_json::to_string_pretty(&results)? + "\n";
+        print!("{text}");
+        if let Err(e) = keep(&results, &text) {
+            println!("not kept: {e}");
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers down, where the caller may.
+    fn keep(results: &Results, text: &str) -> std::io::Result<()> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/results");
         std::fs::create_dir_all(&folder)?;
         let who = if results.root { "root" } else { "user" };
         let today = jiff::Timestamp::now().strftime("%Y-%m-%d");
-        std::fs::write(
-            folder.join(format!("{today}-sandbox-{who}.json")),
-            text + "\n",
-        )?;
-        Ok(())
+        std::fs::write(folder.join(format!("{today}-sandbox-{who}.json")), text)
     }
 }

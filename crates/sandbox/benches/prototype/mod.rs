@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use crate::native::sys::{self, Fork};
+use crate::native::sys::{self, CStrings, Fork};
 
 /// Name (`argv[0]`) under which the program is started as the prototype.
 pub const PROTOTYPE: &str = "swegym-prototype";
@@ -87,5 +87,6 @@ fn run(base: &str, layer: &str, root: bool, (uid, gid): (u32, u32)) -> io::Resul
     rustix::process::chdir(merged)?;
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-    Err(sys::execve(c"/bin/true", &[c"true".to_owned()], &[]))
+    let argv = CStrings::new(vec![c"true".to_owned()]);
+    Err(sys::execve(c"/bin/true", &argv, &CStrings::new(vec![])))
 }

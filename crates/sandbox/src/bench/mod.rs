@@ -33,7 +33,7 @@ pub fn prototype_main() {
 /// How much to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Starts of each rival.
+    /// Starts of this backend and of the prototype; a fifth for the rival.
     pub starts: usize,
     /// Commands in a session.
     pub round_trips: usize,
@@ -156,6 +156,10 @@ fn own_cpu() -> Duration {
     Duration::from_micros(own + children)
 }
 
+/// Rivals take turns by so many starts, which share the cost of asking how
+/// much CPU time was used.
+const TURN: usize = 5;
+
 fn starts(
     backend: &NativeBackend,
     spec: &SandboxSpec,
@@ -163,17 +167,26 @@ fn starts(
 ) -> Result<Vec<Series>, String> {
     let mut prototype = Prototype::start(spec)?;
     let (mut own, mut wall, mut floor, mut rival) = (vec![], vec![], vec![], vec![]);
-    for round in 0..options.starts + WARM_UP {
-        let (cpu, took) = one_start(backend, spec)?;
-        let floor_cpu = prototype.one_start()?;
+    for round in 0..options.starts.div_ceil(TURN) + WARM_UP {
+        let before = cpu_of(backend)?;
+        let mut took = Vec::with_capacity(TURN);
+        for _ in 0..TURN {
+            took.push(milliseconds(one_start(backend, spec)?));
+        }
+        let cpu = cpu_of(backend)? - before;
+        let before = prototype.cpu();
+        for _ in 0..TURN {
+            prototype.one_start()?;
+        }
+        let floor_cpu = prototype.cpu() - before;
         let rival_cpu = match &options.rival {
             Some(command) => Some(one_rival(command)?),
             None => None,
         };
         if round >= WARM_UP {
-            own.push(milliseconds(cpu));
-            wall.push(milliseconds(took));
-            floor.push(milliseconds(floor_cpu));
+            own.push(milliseconds(cpu / TURN as u32));
+            wall.extend(took);
+            floor.push(milliseconds(floor_cpu / TURN as u32));
             rival.extend(rival_cpu.map(milliseconds));
         }
     }
@@ -188,13 +201,17 @@ fn starts(
     Ok(series)
 }
 
-/// Starts not counted: they fill caches.
+/// Turns not counted: they fill caches.
 const WARM_UP: usize = 5;
 
-/// CPU and wall time of a sandbox that runs one program and is closed.
-fn one_start(backend: &NativeBackend, spec: &SandboxSpec) -> Result<(Duration, Duration), String> {
-    let cpu = || Ok::<_, String>(backend.cpu_time().map_err(text)? + own_cpu());
-    let before = cpu()?;
+/// CPU time of everything that has to do with a backend's sandboxes.
+fn cpu_of(backend: &NativeBackend) -> Result<Duration, String> {
+    Ok(backend.cpu_time().map_err(text)? + own_cpu())
+}
+
+/// A sandbox that runs one program and is closed; wall time until the program
+/// has ended.
+fn one_start(backend: &NativeBackend, spec: &SandboxSpec) -> Result<Duration, String> {
     let started = Instant::now();
     let mut sandbox = backend.create(spec).map_err(text)?;
     let output = sandbox.exec(&Command::new(["/bin/true"])).map_err(text)?;
@@ -203,7 +220,7 @@ fn one_start(backend: &NativeBackend, spec: &SandboxSpec) -> Result<(Duration, D
     if output.exit != Exit::Code(0) {
         return Err(format!("/bin/true: {:?}", output.exit));
     }
-    Ok((cpu()? - before, took))
+    Ok(took)
 }
 
 fn one_rival(command: &[String]) -> Result<Duration, String> {
@@ -257,21 +274,23 @@ impl Prototype {
         Ok(prototype)
     }
 
-    fn one_start(&mut self) -> Result<Duration, String> {
-        let before = own_cpu();
+    fn one_start(&mut self) -> Result<(), String> {
         let mut answer = [0; 8];
         let (Some(stdin), Some(stdout)) = (&mut self.child.stdin, &mut self.child.stdout) else {
             return Err("the prototype has no pipes".to_owned());
         };
         stdin.write_all(b"x").map_err(text)?;
         stdout.read_exact(&mut answer).map_err(text)?;
-        let used = Duration::from_micros(u64::from_le_bytes(answer));
-        if used == Duration::from_micros(u64::MAX) {
+        self.used = Duration::from_micros(u64::from_le_bytes(answer));
+        if self.used == Duration::from_micros(u64::MAX) {
             return Err("the prototype failed".to_owned());
         }
-        let spent = used - self.used + (own_cpu() - before);
-        self.used = used;
-        Ok(spent)
+        Ok(())
+    }
+
+    /// CPU time of the prototype, what it started, and this process.
+    fn cpu(&self) -> Duration {
+        self.used + own_cpu()
     }
 }
 

@@ -7,15 +7,15 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use swegym_core::{Backend, Network, Sandbox, SandboxError, SandboxSpec, SnapshotId};
 
 use super::SPAWNER;
+use super::inbox::{Inbox, Missing};
 use super::sandbox::{NativeSandbox, Origin, Snapshot, config};
-use super::wire::{Config, Failure, FromSpawner, Hello, Host, Link, Slot, ToSpawner};
+use super::wire::{Config, FromSpawner, Hello, Host, Link, Report, ToSpawner};
 
 /// Longest wait for the spawner to come up.
 const STARTUP: Duration = Duration::from_secs(20);
@@ -189,15 +189,13 @@ fn unknown(snapshot: &SnapshotId) -> SandboxError {
 /// The spawner, as the supervisor sees it.
 #[derive(Debug)]
 pub struct Supervisor {
-    link: Arc<Link>,
+    link: Link,
     /// Held while a message is being sent.
     sending: Mutex<()>,
     /// What the spawner found.
     pub host: Host,
     child: Mutex<Child>,
-    waiting: Arc<Mutex<Waiting>>,
-    /// One question about CPU time at a time.
-    usage: Mutex<Receiver<u64>>,
+    inbox: Inbox,
     /// Shared with the backend.
     pub snapshots: Arc<Snapshots>,
 }
@@ -206,24 +204,6 @@ pub struct Supervisor {
 pub fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Who waits for which message of the spawner.
-#[derive(Debug, Default)]
-struct Waiting {
-    sandboxes: HashMap<u64, Sender<Event>>,
-    gone: bool,
-}
-
-/// What happens to a sandbox.
-#[derive(Debug)]
-pub enum Event {
-    /// Its init runs.
-    Spawned(Slot),
-    /// It could not be started.
-    Failed(Failure),
-    /// It has ended, and everything of it is gone.
-    Exited,
 }
 
 impl Supervisor {
@@ -238,7 +218,7 @@ impl Supervisor {
                     .to_owned(),
             ));
         }
-        raise_file_limit();
+        super::raise_file_limit();
         let (link, theirs) = Link::pair().map_err(|e| unavailable(format!("socket: {e}")))?;
         let child = Command::new(&options.helper)
             .arg0(SPAWNER)
@@ -250,54 +230,51 @@ impl Supervisor {
             .map_err(|e| unavailable(format!("start {}: {e}", options.helper.display())))?;
         let mut child = KillOnDrop(Some(child));
         let host = greet(&link, options, host_network).map_err(unavailable)?;
-        let link = Arc::new(link);
-        let waiting = Arc::new(Mutex::new(Waiting::default()));
-        let (usage_sender, usage) = channel();
-        let (reader_link, reader_waiting) = (Arc::clone(&link), Arc::clone(&waiting));
-        std::thread::Builder::new()
-            .name("swegym-spawner".to_owned())
-            .spawn(move || read_events(&reader_link, &reader_waiting, &usage_sender))
-            .map_err(|e| unavailable(format!("start a thread: {e}")))?;
         Ok(Self {
             link,
             sending: Mutex::default(),
             host,
             child: Mutex::new(child.0.take().expect("not taken yet")),
-            waiting,
-            usage: Mutex::new(usage),
+            inbox: Inbox::default(),
             snapshots: Arc::clone(snapshots),
         })
     }
 
-    /// Starts a sandbox; what happens to it comes over the channel.
+    /// Starts a sandbox; gives its number.
     pub fn spawn(
         &self,
         config: &Config,
         control: &Link,
         snapshot: Option<&OwnedFd>,
-    ) -> Result<(u64, Receiver<Event>), SandboxError> {
+    ) -> Result<u64, SandboxError> {
         let id = next_id();
-        let (sender, receiver) = channel();
-        {
-            let mut waiting = lock(&self.waiting);
-            if waiting.gone {
-                return Err(spawner_gone());
-            }
-            waiting.sandboxes.insert(id, sender);
-        }
-        let request = ToSpawner::Spawn {
-            id,
-            config: Box::new(config.clone()),
-        };
+        self.inbox.expect(id);
+        let config = Box::new(config.clone());
         let mut fds = vec![control.as_fd()];
         fds.extend(snapshot.map(AsFd::as_fd));
-        self.send(&request, &fds)?;
-        Ok((id, receiver))
+        self.send(&ToSpawner::Spawn { id, config }, &fds)?;
+        Ok(id)
     }
 
-    /// Kills a sandbox; `Event::Exited` follows.
-    pub fn kill(&self, id: u64) -> Result<(), SandboxError> {
-        self.send(&ToSpawner::Kill { id }, &[])
+    /// Waits for what becomes of a sandbox.
+    pub fn wait(&self, id: u64, limit: Duration) -> Result<Report, Missing> {
+        self.inbox.wait(&self.link, id, limit)
+    }
+
+    /// Kills a sandbox and waits until everything of it is gone.
+    pub fn kill(&self, id: u64, limit: Duration) -> Result<(), SandboxError> {
+        // Asked for here if `wait` has already had the first report.
+        self.inbox.expect(id);
+        self.send(&ToSpawner::Kill { id }, &[])?;
+        match self.wait(id, limit) {
+            Ok(_) => Ok(()),
+            // Without its spawner the kernel has killed it.
+            Err(Missing::Gone) => Err(spawner_gone()),
+            Err(Missing::Late) => Err(SandboxError::Io {
+                context: format!("kill sandbox {id}"),
+                source: io::ErrorKind::TimedOut.into(),
+            }),
+        }
     }
 
     fn send(&self, request: &ToSpawner, fds: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
@@ -306,18 +283,19 @@ impl Supervisor {
     }
 
     fn cpu_time(&self) -> Result<Duration, SandboxError> {
-        let usage = lock(&self.usage);
-        self.send(&ToSpawner::Usage, &[])?;
-        usage
-            .recv()
-            .map(Duration::from_micros)
-            .map_err(|_| spawner_gone())
+        let id = next_id();
+        self.inbox.expect(id);
+        self.send(&ToSpawner::Usage { id }, &[])?;
+        match self.wait(id, STARTUP) {
+            Ok(Report::Usage(micros)) => Ok(Duration::from_micros(micros)),
+            _ => Err(spawner_gone()),
+        }
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // The spawner kills what is left and ends; so does our reader.
+        // The spawner kills what is left and ends.
         self.link.shutdown();
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = child.wait();
@@ -351,35 +329,6 @@ fn greet(link: &Link, options: &NativeBuilder, host_network: bool) -> Result<Hos
     }
 }
 
-/// Hands messages of the spawner to who waits for them, until it ends.
-fn read_events(link: &Link, waiting: &Mutex<Waiting>, usage: &Sender<u64>) {
-    while let Ok(Some((message, _))) = link.recv::<FromSpawner>() {
-        let (id, event) = match message {
-            FromSpawner::Spawned { id, slot } => (id, Event::Spawned(slot)),
-            FromSpawner::Failed { id, failure } => (id, Event::Failed(failure)),
-            FromSpawner::Exited { id } => (id, Event::Exited),
-            FromSpawner::Usage { cpu_micros } => {
-                // Nobody asks any more when the backend is being dropped.
-                let _ = usage.send(cpu_micros);
-                continue;
-            }
-            FromSpawner::Started(_) => break,
-        };
-        let last = !matches!(event, Event::Spawned(_));
-        let mut waiting = lock(waiting);
-        if let Some(sender) = waiting.sandboxes.get(&id) {
-            // A sandbox that was forgotten wants to know no more.
-            let _ = sender.send(event);
-        }
-        if last {
-            waiting.sandboxes.remove(&id);
-        }
-    }
-    let mut waiting = lock(waiting);
-    waiting.gone = true;
-    waiting.sandboxes.clear();
-}
-
 /// The error when the spawner has died.
 pub fn spawner_gone() -> SandboxError {
     SandboxError::Gone("the spawner process has died".to_owned())
@@ -395,20 +344,6 @@ fn unavailable(reason: String) -> SandboxError {
 /// Locks; what a panicking thread left is still whole in all our uses.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Every live sandbox and session costs a few descriptors.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // The soft limit does for a few hundred sandboxes.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
 }
 
 /// A child that is killed unless taken.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::sys;
@@ -30,6 +31,8 @@ pub struct Cgroups {
 
 struct SlotGroup {
     tasks: Vec<File>,
+    /// Peak memory, which a write resets.
+    peak: Option<File>,
     limits: (Option<u64>, Option<u64>),
 }
 
@@ -132,13 +135,8 @@ impl Cgroups {
             set_limits_v1(self.memory.as_deref(), self.pids.as_deref(), slot, limits)?;
             group.limits = limits;
         }
-        if let Some(memory) = &self.memory {
-            write(
-                &memory
-                    .join(slot.to_string())
-                    .join("memory.max_usage_in_bytes"),
-                "0",
-            )?;
+        if let Some(peak) = &mut group.peak {
+            peak.write_all(b"0")?;
         }
         Ok(Membership {
             into: None,
@@ -154,8 +152,15 @@ impl Cgroups {
             make_dir(&dir)?;
             tasks.push(OpenOptions::new().write(true).open(dir.join("tasks"))?);
         }
+        let open_peak = |parent: &PathBuf| {
+            let peak = parent
+                .join(slot.to_string())
+                .join("memory.max_usage_in_bytes");
+            OpenOptions::new().write(true).open(peak)
+        };
         Ok(SlotGroup {
             tasks,
+            peak: self.memory.as_ref().map(open_peak).transpose()?,
             limits: (None, None),
         })
     }
@@ -179,22 +184,54 @@ impl Drop for Cgroups {
     }
 }
 
-/// Kills by the kernel's out-of-memory killer, and peak use, in a slot.
-pub fn memory_events(paths: &CgroupPaths, slot: u32) -> Option<(u64, Option<u64>)> {
-    let dir = Path::new(paths.memory.as_ref()?).join(slot.to_string());
-    let (events, peak) = if paths.v2 {
-        ("memory.events", "memory.peak")
-    } else {
-        ("memory.oom_control", "memory.max_usage_in_bytes")
-    };
-    let kills = fs::read_to_string(dir.join(events))
-        .ok()?
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())?;
-    let peak = fs::read_to_string(dir.join(peak))
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
-    Some((kills, peak))
+/// The memory of a sandbox, as its cgroup counts it.
+#[derive(Debug)]
+pub struct Gauge {
+    events: File,
+    peak: Option<File>,
+}
+
+/// A reading of a [`Gauge`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading {
+    /// Processes that the kernel has killed for memory so far.
+    pub kills: u64,
+    /// Peak memory, bytes.
+    pub peak: Option<u64>,
+}
+
+impl Gauge {
+    /// The gauge of a slot.
+    pub fn open(paths: &CgroupPaths, slot: u32) -> Option<Self> {
+        let dir = Path::new(paths.memory.as_ref()?).join(slot.to_string());
+        let (events, peak) = if paths.v2 {
+            ("memory.events", "memory.peak")
+        } else {
+            ("memory.oom_control", "memory.max_usage_in_bytes")
+        };
+        Some(Self {
+            events: File::open(dir.join(events)).ok()?,
+            peak: File::open(dir.join(peak)).ok(),
+        })
+    }
+
+    /// Reads it.
+    pub fn read(&self) -> Option<Reading> {
+        let kills = read_start(&self.events)?
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())?;
+        let peak = self
+            .peak
+            .as_ref()
+            .and_then(|peak| read_start(peak)?.trim().parse().ok());
+        Some(Reading { kills, peak })
+    }
+}
+
+fn read_start(file: &File) -> Option<String> {
+    let mut buffer = [0; 512];
+    let length = file.read_at(&mut buffer, 0).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
 /// A mounted hierarchy, and our place in it.

@@ -5,8 +5,8 @@
 //! As root it runs under the sandbox's own uid, but keeps the capabilities to
 //! mount; commands run in forks that have given all of them up (`worker.rs`).
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use super::cgroup::Membership;
 use super::overlay::{self, Stack, User};
 use super::seccomp::Filters;
 use super::spawner::{self, Mounts};
-use super::sys::{self, Ended, Fork};
-use super::tree::{self, Process};
+use super::sys::{self, ChildStack, Ended};
+use super::tree;
 use super::wire::{
-    Config, Failure, FromInit, Link, Open, Program, SessionSignal, Status, Step, ToInit,
+    Config, Failure, FromInit, Link, Open, Program, SessionSignal, Slot, Status, Step, ToInit,
 };
 use super::worker::{self, Jail};
 
@@ -56,6 +56,8 @@ pub struct Birth<'a> {
     pub root: bool,
     /// Uid and gid in the spawner's user namespace.
     pub user: (u32, u32),
+    /// Where it runs, for the supervisor to know.
+    pub slot: Slot,
 }
 
 /// Runs init; nothing of the spawner is ever returned to.
@@ -68,17 +70,16 @@ pub fn main(birth: Birth<'_>) -> ! {
 }
 
 fn live(birth: Birth<'_>) -> i32 {
-    let control_fd = birth.control.as_raw_fd();
+    let slot = birth.slot;
     let mut init = match Init::start(birth) {
         Ok(init) => init,
         Err((control, failure)) => {
-            debug_assert_eq!(control.as_raw_fd(), control_fd);
             // The supervisor sees the end of the stream if this fails.
             let _ = control.send(&FromInit::Failed(failure), &[]);
             return 1;
         }
     };
-    if init.control.send(&FromInit::Done, &[]).is_ok() {
+    if init.control.send(&FromInit::Up(slot), &[]).is_ok() {
         init.serve();
     }
     0
@@ -89,6 +90,7 @@ struct Init {
     signals: OwnedFd,
     stack: Stack,
     jail: Jail,
+    child_stack: ChildStack,
     /// Limit to watch, where no cgroup does.
     watched_memory: Option<u64>,
     command: Option<Running>,
@@ -114,6 +116,7 @@ impl Init {
             filters,
             root,
             user: outside,
+            ..
         } = birth;
         let made = (|| {
             join_cgroups(membership).step("enter the cgroup")?;
@@ -150,6 +153,7 @@ impl Init {
                 signals,
                 stack,
                 jail,
+                child_stack: ChildStack::new(),
                 watched_memory,
                 command: None,
                 sessions: HashMap::new(),
@@ -217,6 +221,8 @@ impl Init {
             Ok(None) => self.control.send(&FromInit::Done, &[]),
             Err(failure) => self.control.send(&FromInit::Failed(failure), &[]),
         };
+        // Nobody waits for this.
+        self.stack.free_dropped();
         sent.is_ok()
     }
 
@@ -224,18 +230,15 @@ impl Init {
         let mut fds = fds.into_iter();
         let Some(status) = fds.next() else { return };
         let files: Vec<OwnedFd> = fds.collect();
-        let forked = if program.session.is_none() && self.command.is_some() {
+        let started = if program.session.is_none() && self.command.is_some() {
             Err(std::io::Error::from_raw_os_error(libc::EBUSY))
         } else {
-            sys::fork()
+            let (stack, jail) = (&self.stack, &self.jail);
+            worker::start(program, &files, &status, stack, jail, &mut self.child_stack)
         };
-        let pid = match forked {
-            Ok(Fork::Child) => worker::main(program, files, &status, &self.stack, &self.jail),
-            Ok(Fork::Parent(pid)) => pid,
-            Err(e) => {
-                let failed = Err::<(), _>(e).step("fork").unwrap_err();
-                return report(&status, &Status::Failed(failed));
-            }
+        let pid = match started.step("start a process") {
+            Ok(pid) => pid,
+            Err(failure) => return report(&status, &Status::Failed(failure)),
         };
         let running = Running {
             pid,
@@ -288,22 +291,26 @@ impl Init {
     /// subreapers; everything else that lives on is a child of init.
     fn kill_leftovers(&mut self) {
         if self.sessions.is_empty() {
-            sys::kill_everyone(libc::SIGKILL);
-            while sys::reap(None, true).is_ok() {}
+            // Whoever lives below init is, or becomes, its child: without
+            // children there is nobody, as after most commands.
+            if sys::reap(None, false).is_ok() {
+                sys::kill_everyone(libc::SIGKILL);
+                while sys::reap(None, true).is_ok() {}
+            }
             return;
         }
         // Stopped first, all in one step, nobody can fork out of the list.
         sys::kill_everyone(libc::SIGSTOP);
         let processes = tree::processes(self.stack.proc());
-        let shells: HashSet<i32> = self.sessions.values().map(|s| raw(s.pid)).collect();
-        let kept = tree::descendants(&processes, &shells);
+        let mut kept: Vec<i32> = self.sessions.values().map(|s| raw(s.pid)).collect();
+        kept.extend(tree::descendants(&processes, &kept));
         let doomed: Vec<i32> = processes
             .iter()
             .map(|p| p.pid)
-            .filter(|&pid| pid != 1 && !kept.contains(&pid) && !shells.contains(&pid))
+            .filter(|pid| *pid != 1 && !kept.contains(pid))
             .collect();
         tree::signal(doomed.iter().copied(), Signal::KILL);
-        tree::signal(kept.iter().chain(&shells).copied(), Signal::CONT);
+        tree::signal(kept.into_iter(), Signal::CONT);
         self.reap_all_of(doomed);
     }
 
@@ -342,8 +349,10 @@ impl Init {
         match how {
             SessionSignal::Interrupt => {
                 let processes = tree::processes(self.stack.proc());
-                let below = tree::descendants(&processes, &HashSet::from([raw(shell)]));
-                tree::signal(below.into_iter().chain([raw(shell)]), Signal::INT);
+                let below = tree::descendants(&processes, &[raw(shell)]);
+                // The shell first: one that sees its child interrupted, but
+                // not yet itself, goes on with the script.
+                tree::signal([raw(shell)].into_iter().chain(below), Signal::INT);
             }
             SessionSignal::Kill => self.kill_session(session, shell),
         }
@@ -352,13 +361,12 @@ impl Init {
     /// Kills a shell and all below it: stopped first, from the shell down,
     /// until a look finds nobody new.
     fn kill_session(&mut self, session: u64, shell: Pid) {
-        let roots = HashSet::from([raw(shell)]);
-        let mut stopped = HashSet::new();
+        let mut stopped: Vec<i32> = Vec::new();
         loop {
-            let processes: Vec<Process> = tree::processes(self.stack.proc());
-            let mut found = tree::descendants(&processes, &roots);
-            found.insert(raw(shell));
-            let fresh: Vec<i32> = found.difference(&stopped).copied().collect();
+            let processes = tree::processes(self.stack.proc());
+            let below = tree::descendants(&processes, &[raw(shell)]);
+            let all = [raw(shell)].into_iter().chain(below);
+            let fresh: Vec<i32> = all.filter(|pid| !stopped.contains(pid)).collect();
             if fresh.is_empty() {
                 break;
             }
@@ -369,9 +377,8 @@ impl Init {
         if let Ok(Some((_, ended))) = sys::reap(Some(shell), true)
             && let Some(shell) = self.sessions.remove(&session)
         {
-            stopped.remove(&raw(shell.pid));
-            let rest: Vec<i32> = stopped.into_iter().collect();
-            self.reap_orphans(rest);
+            stopped.retain(|&pid| pid != raw(shell.pid));
+            self.reap_orphans(stopped);
             finish(shell, ended);
         }
     }

@@ -6,6 +6,7 @@
 
 mod backend;
 mod cgroup;
+mod inbox;
 mod init;
 mod network;
 mod overlay;
@@ -47,4 +48,17 @@ pub fn child_main() {
         Some(_) => probe::main(),
         None => {}
     }
+}
+
+/// Lets this process have as many files open as it may: every live sandbox
+/// and session costs a few.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // The usual limit does for a few hundred sandboxes.
+    let _ = setrlimit(Resource::Nofile, raised);
 }

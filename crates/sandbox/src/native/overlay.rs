@@ -1,11 +1,11 @@
 //! The root file system of a sandbox, from inside: layers, uppers and what is
 //! mounted over them. All paths are relative to the base (see `seed.rs`).
 
-use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
@@ -36,6 +36,9 @@ pub struct Stack {
     attachments: Vec<Attachment>,
     user: User,
     root: Option<OwnedFd>,
+    /// Keeps file systems that were unmounted until there is time to free
+    /// them.
+    dropped: Vec<OwnedFd>,
 }
 
 struct Attachment {
@@ -98,6 +101,7 @@ impl Stack {
             attachments: system_mounts(root)?,
             user,
             root: None,
+            dropped: Vec::new(),
         };
         for (bind, mount) in config.binds.iter().zip(mounts.binds) {
             stack.attachments.push(Attachment {
@@ -133,13 +137,21 @@ impl Stack {
         self.copy_attachments()?;
         self.root = None;
         for number in (self.origin..=self.frozen.len()).rev() {
-            unmount(&format!("u/{number}"))?;
+            let upper = format!("u/{number}");
+            self.dropped
+                .push(open_path(&upper).step("open the old state")?);
+            unmount(&upper)?;
         }
         self.frozen.truncate(self.origin);
         if let Some(name) = &self.directory {
             empty_directories(name).step("empty the directory for writes")?;
         }
         self.mount_top()
+    }
+
+    /// Frees what was unmounted: takes a while where much was written.
+    pub fn free_dropped(&mut self) {
+        self.dropped.clear();
     }
 
     /// Freezes the upper and mounts a fresh one above it. Gives a mount
@@ -211,8 +223,7 @@ impl Stack {
             Some(options.as_c_str()),
         )
         .step("mount the overlay")?;
-        let root = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .step("open the root directory")?;
+        let root = open_path(&root).step("open the root directory")?;
         self.attach_all(&root, &top)?;
         self.root = Some(root);
         Ok(())
@@ -222,10 +233,10 @@ impl Stack {
         let mut lower = String::new();
         for (number, mapped) in self.frozen.iter().enumerate().rev() {
             let kind = if *mapped { 'i' } else { 'u' };
-            let _ = write!(lower, "{kind}/{number}/up:");
+            lower.push_str(&format!("{kind}/{number}/up:"));
         }
         for number in 0..self.layers {
-            let _ = write!(lower, "l/{number}:");
+            lower.push_str(&format!("l/{number}:"));
         }
         lower.pop();
         let (upper, work) = match &self.directory {
@@ -290,12 +301,21 @@ impl Stack {
                 continue;
             };
             let file = format!("{top}/{name}");
-            fs::write(&file, text).map_err(to_errno)?;
-            rustix::fs::chmod(&file, Mode::from_raw_mode(0o644))?;
+            write_new(&file, &text).map_err(to_errno)?;
             attach_inside(root, &clone_mount(&file, false)?, &inside)?;
         }
         Ok(())
     }
+}
+
+fn write_new(path: &str, text: &[u8]) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)?;
+    file.write_all(text)
 }
 
 fn read(file: OwnedFd) -> rustix::io::Result<Vec<u8>> {
@@ -403,6 +423,10 @@ fn make_directory(path: &str) -> rustix::io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(e) => Err(e),
     }
+}
+
+fn open_path(path: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn unmount(path: &str) -> Result<(), Failure> {

@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use swegym_core::{
@@ -14,12 +13,13 @@ use swegym_core::{
     SnapshotId, Upper,
 };
 
-use super::backend::{Event, Supervisor, lock, next_id, spawner_gone};
-use super::cgroup::memory_events;
+use super::backend::{Supervisor, lock, next_id, spawner_gone};
+use super::cgroup::{Gauge, Reading};
 use super::pump::{Feed, Sink, Stopped, Stream, pipe_from_them, pipe_to_them, pump};
 use super::session::NativeSession;
 use super::wire::{
-    BindConfig, Config, Failure, FromInit, Link, MAX_CHANNEL, Open, Program, Slot, Status, ToInit,
+    BindConfig, Config, Failure, FromInit, Link, MAX_CHANNEL, Open, Program, Report, Slot, Status,
+    ToInit,
 };
 
 /// Longest wait for init to answer before the sandbox counts as hung.
@@ -173,7 +173,7 @@ pub struct Handle {
     supervisor: Arc<Supervisor>,
     id: u64,
     slot: Slot,
-    events: Mutex<Receiver<Event>>,
+    gauge: OnceLock<Option<Gauge>>,
     closed: AtomicBool,
 }
 
@@ -198,7 +198,7 @@ impl Handle {
             Ok(Some((FromInit::Done, mut fds))) => Ok(fds.pop()),
             Ok(Some((FromInit::Busy, _))) => Err(Answer::Busy),
             Ok(Some((FromInit::Failed(failure), _))) => Err(Answer::Failed(failure)),
-            Ok(None) => Err(self.gone().into()),
+            Ok(Some((FromInit::Up(_), _)) | None) => Err(self.gone().into()),
             Err(_) => Err(self.hung().into()),
         }
     }
@@ -208,22 +208,7 @@ impl Handle {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let asked = self.supervisor.kill(self.id);
-        let events = lock(&self.events);
-        loop {
-            match events.recv_timeout(ANSWER) {
-                Ok(Event::Exited | Event::Failed(_)) => return Ok(()),
-                Ok(Event::Spawned(_)) => {}
-                // Without its spawner the kernel has killed it.
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return asked,
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                    return Err(SandboxError::Io {
-                        context: format!("kill sandbox process {}", self.slot.pid),
-                        source: io::ErrorKind::TimedOut.into(),
-                    });
-                }
-            }
-        }
+        self.supervisor.kill(self.id, ANSWER)
     }
 
     /// The error for a sandbox that has ended.
@@ -244,14 +229,24 @@ impl Handle {
         })
     }
 
-    /// Kernel out-of-memory kills and peak memory of its cgroup.
-    pub fn memory(&self) -> Option<(u64, Option<u64>)> {
-        let paths = &self.supervisor.host.cgroups;
-        self.slot
-            .memory_cgroup
-            .then(|| memory_events(paths, self.slot.index))
-            .flatten()
+    /// What its cgroup says about memory, if it has one.
+    pub fn memory(&self) -> Option<Reading> {
+        let open = || {
+            let paths = &self.supervisor.host.cgroups;
+            self.slot
+                .memory_cgroup
+                .then(|| Gauge::open(paths, self.slot.index))
+                .flatten()
+        };
+        self.gauge.get_or_init(open).as_ref()?.read()
     }
+}
+
+/// Whether the kernel killed for memory between two readings.
+pub fn killed_for_memory(before: Option<Reading>, after: Option<Reading>) -> bool {
+    before
+        .zip(after)
+        .is_some_and(|(before, after)| after.kills > before.kills)
 }
 
 /// Why init did not do as asked.
@@ -282,41 +277,36 @@ impl NativeSandbox {
     pub fn start(supervisor: &Arc<Supervisor>, origin: Arc<Origin>) -> Result<Self, SandboxError> {
         let (control, theirs) = Link::pair().map_err(|e| start_error("make a socket", e))?;
         let snapshot = origin.snapshot.as_ref().map(|s| &s.namespace);
-        let (id, events) = supervisor.spawn(&origin.config, &theirs, snapshot)?;
+        let id = supervisor.spawn(&origin.config, &theirs, snapshot)?;
         drop(theirs);
-        let slot = match events.recv() {
-            Ok(Event::Spawned(slot)) => slot,
-            Ok(Event::Failed(failure)) => {
-                return Err(start_error(&failure.step, failure.source()));
-            }
-            Ok(Event::Exited) | Err(_) => return Err(spawner_gone()),
-        };
         control
             .set_timeout(Some(ANSWER))
             .map_err(|e| start_error("set a timeout", e))?;
+        let (slot, failure) = match control.recv() {
+            Ok(Some((FromInit::Up(slot), _))) => (slot, None),
+            Ok(Some((FromInit::Failed(failure), _))) => (
+                Slot::default(),
+                Some(start_error(&failure.step, failure.source())),
+            ),
+            Ok(_) => (Slot::default(), Some(not_spawned(supervisor, id))),
+            Err(e) => (Slot::default(), Some(start_error("wait for init", e))),
+        };
+        // From here on dropping it ends what there may be of it.
         let sandbox = Self {
             handle: Arc::new(Handle {
                 control: Mutex::new(control),
                 supervisor: Arc::clone(supervisor),
                 id,
                 slot,
-                events: Mutex::new(events),
+                gauge: OnceLock::new(),
                 closed: AtomicBool::new(false),
             }),
             origin,
             snapshots_taken: 0,
         };
-        let answer = lock(&sandbox.handle.control).recv();
-        match answer {
-            Ok(Some((FromInit::Done, _))) => Ok(sandbox),
-            Ok(Some((FromInit::Failed(failure), _))) => {
-                Err(start_error(&failure.step, failure.source()))
-            }
-            Ok(_) => Err(start_error(
-                "start init",
-                io::ErrorKind::UnexpectedEof.into(),
-            )),
-            Err(e) => Err(start_error("wait for init", e)),
+        match failure {
+            None => Ok(sandbox),
+            Some(failure) => Err(failure),
         }
     }
 
@@ -454,7 +444,7 @@ impl Sandbox for NativeSandbox {
         let program = self.program(command)?;
         let limits = &self.origin.spec.limits;
         let output_limit = command.output_limit.unwrap_or(limits.output);
-        let kills_before = self.handle.memory().map(|(kills, _)| kills);
+        let memory_before = self.handle.memory();
         let started = Instant::now();
 
         let (status_pipe, status_end) = pipe_from_them().map_err(pipe_error)?;
@@ -502,9 +492,7 @@ impl Sandbox for NativeSandbox {
 
         let seconds = started.elapsed().as_secs_f64();
         let memory = self.handle.memory();
-        let killed_for_memory = kills_before
-            .zip(memory)
-            .is_some_and(|(before, (after, _))| after > before);
+        let killed = killed_for_memory(memory_before, memory);
         let mut streams = streams.into_iter();
         let ended = streams.next().and_then(|stream| status(&stream));
         let (exit, cpu_seconds) = match ended {
@@ -513,11 +501,11 @@ impl Sandbox for NativeSandbox {
                 cpu_micros,
                 out_of_memory,
             }) => (
-                exit(code, timed_out, killed_for_memory || out_of_memory),
+                exit(code, timed_out, killed || out_of_memory),
                 Some(cpu_micros as f64 / 1e6),
             ),
             Some(Status::Failed(failure)) => return Err(failure_error(&failure)),
-            None if killed_for_memory => (Exit::OutOfMemory, None),
+            None if killed => (Exit::OutOfMemory, None),
             None => return Err(self.handle.gone()),
         };
         Ok(ExecOutput {
@@ -531,7 +519,7 @@ impl Sandbox for NativeSandbox {
             channel: streams.next().map(output).unwrap_or_default().bytes,
             seconds,
             cpu_seconds,
-            peak_memory: memory.and_then(|(_, peak)| peak),
+            peak_memory: memory.and_then(|m| m.peak),
         })
     }
 
@@ -597,6 +585,15 @@ pub fn failure_error(failure: &Failure) -> SandboxError {
     SandboxError::Io {
         context: failure.step.clone(),
         source: failure.source(),
+    }
+}
+
+/// Why the spawner closed init's socket before init said anything.
+fn not_spawned(supervisor: &Supervisor, id: u64) -> SandboxError {
+    match supervisor.wait(id, ANSWER) {
+        Ok(Report::Failed(failure)) => start_error(&failure.step, failure.source()),
+        Ok(_) => start_error("start init", io::ErrorKind::UnexpectedEof.into()),
+        Err(_) => spawner_gone(),
     }
 }
 

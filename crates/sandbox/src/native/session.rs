@@ -16,7 +16,9 @@ use swegym_core::{ExecOutput, Limits, SandboxError, Session};
 
 use super::backend::next_id;
 use super::pump::{Feed, Stopped, Stream, pipe_from_them, pipe_to_them, pump};
-use super::sandbox::{Handle, exit, failure_error, has_ended, output, pipe_error, status};
+use super::sandbox::{
+    Handle, exit, failure_error, has_ended, killed_for_memory, output, pipe_error, status,
+};
 use super::wire::{Program, SessionSignal, Status, ToInit};
 
 /// The shell, as a command.
@@ -172,7 +174,7 @@ impl NativeSession {
         script: &str,
         limit: Option<Duration>,
     ) -> Result<(ExecOutput, bool), SandboxError> {
-        let kills_before = self.handle.memory().map(|(kills, _)| kills);
+        let memory_before = self.handle.memory();
         let started = Instant::now();
         let (line, mark) = marks.next();
         let script = quote(script);
@@ -195,9 +197,7 @@ impl NativeSession {
             self.stop(marks, &mut streams)?;
         }
         let memory = self.handle.memory();
-        let killed = kills_before
-            .zip(memory)
-            .is_some_and(|(before, (after, _))| after > before);
+        let killed = killed_for_memory(memory_before, memory);
         let ended = has_ended(&streams[0]);
         let exit = match status(&streams[0]) {
             Some(Status::Ended {
@@ -224,7 +224,7 @@ impl NativeSession {
             channel: Vec::new(),
             seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: None,
-            peak_memory: memory.and_then(|(_, peak)| peak),
+            peak_memory: memory.and_then(|m| m.peak),
         };
         Ok((output, ended))
     }

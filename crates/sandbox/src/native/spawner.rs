@@ -26,7 +26,7 @@ use super::seed::{self, Home};
 use super::slots::{IdMaps, Slots, id_map, write_at};
 use super::sys::{self, Fork};
 use super::wire::{
-    BindConfig, Config, Failure, FromSpawner, Hello, Host, Link, Slot, Step, ToSpawner,
+    BindConfig, Config, Failure, FromSpawner, Hello, Host, Link, Report, Slot, Step, ToSpawner,
 };
 use super::{overlay, seccomp};
 
@@ -89,7 +89,7 @@ impl Spawner {
         rustix::process::setsid().step("start a session")?;
         rustix::process::umask(Mode::empty());
         rustix::process::chdir("/").step("enter /")?;
-        raise_file_limit();
+        super::raise_file_limit();
         let (hello, _) = link
             .recv::<Hello>()
             .step("read the first message")?
@@ -176,15 +176,16 @@ impl Spawner {
         let Ok(Some((request, mut fds))) = link.recv::<ToSpawner>() else {
             return false;
         };
-        let reply = match request {
+        let (id, report) = match request {
             ToSpawner::Spawn { id, config } => {
                 let snapshot = (fds.len() > 1).then(|| fds.pop()).flatten();
                 let Some(control) = fds.pop() else {
                     return false;
                 };
                 match self.spawn(link, id, *config, control, snapshot) {
-                    Ok(slot) => FromSpawner::Spawned { id, slot },
-                    Err(failure) => FromSpawner::Failed { id, failure },
+                    // Init itself says when it is up.
+                    Ok(()) => return true,
+                    Err(failure) => (id, Report::Failed(failure)),
                 }
             }
             ToSpawner::Kill { id } => match self.sandboxes.get(&id) {
@@ -193,16 +194,14 @@ impl Spawner {
                     let _ = rustix::process::kill_process(running.pid, Signal::KILL);
                     return true;
                 }
-                None => FromSpawner::Exited { id },
+                None => (id, Report::Exited),
             },
-            ToSpawner::Usage => {
+            ToSpawner::Usage { id } => {
                 let (own, children) = sys::cpu_time();
-                FromSpawner::Usage {
-                    cpu_micros: own + children,
-                }
+                (id, Report::Usage(own + children))
             }
         };
-        link.send(&reply, &[]).is_ok()
+        link.send(&FromSpawner::Report { id, report }, &[]).is_ok()
     }
 
     fn spawn(
@@ -212,13 +211,13 @@ impl Spawner {
         config: Config,
         control: OwnedFd,
         snapshot: Option<OwnedFd>,
-    ) -> Result<Slot, Failure> {
+    ) -> Result<(), Failure> {
         let (index, uid) = self.slots.acquire().step("find a free uid")?;
         let started = self.spawn_in(link, index, uid, config, control, snapshot);
         match started {
-            Ok((running, slot)) => {
+            Ok(running) => {
                 self.sandboxes.insert(id, running);
-                Ok(slot)
+                Ok(())
             }
             Err(failure) => {
                 self.slots.release(index);
@@ -235,7 +234,7 @@ impl Spawner {
         config: Config,
         control: OwnedFd,
         snapshot: Option<OwnedFd>,
-    ) -> Result<(Running, Slot), Failure> {
+    ) -> Result<Running, Failure> {
         let mounts = self.open_mounts(&config, uid)?;
         let network = self.enter_network(&config)?;
         let work = match &config.upper {
@@ -249,7 +248,7 @@ impl Spawner {
             if let (Err(_), Some(work)) = (&forked, &work) {
                 overlay::remove_work_directory(work);
             }
-            forked.map(|(pid, memory_cgroup)| (pid, memory_cgroup, work))
+            forked.map(|pid| (pid, work))
         });
         self.home
             .come_back()
@@ -258,20 +257,12 @@ impl Spawner {
             .leave()
             .unwrap_or_else(|failure| give_up(link, failure));
         match forked {
-            Ok((pid, memory_cgroup, work)) => Ok((
-                Running {
-                    pid,
-                    slot: index,
-                    work,
-                    network,
-                },
-                Slot {
-                    index,
-                    uid,
-                    memory_cgroup,
-                    pid: pid.as_raw_nonzero().get(),
-                },
-            )),
+            Ok((pid, work)) => Ok(Running {
+                pid,
+                slot: index,
+                work,
+                network,
+            }),
             Err(failure) => {
                 if let Some(network) = network {
                     self.networks.give_back(network, &self.proc);
@@ -298,7 +289,7 @@ impl Spawner {
         control: OwnedFd,
         mounts: Mounts,
         snapshot: Option<OwnedFd>,
-    ) -> Result<(Pid, bool), Failure> {
+    ) -> Result<Pid, Failure> {
         let mut namespaces = sys::NAMESPACES;
         if !self.root {
             namespaces |= libc::CLONE_NEWUSER as u64;
@@ -310,7 +301,7 @@ impl Spawner {
         seed::enter(snapshot.as_ref().unwrap_or(&self.seed).as_fd())?;
         let cgroup = membership.into.as_ref().map(AsFd::as_fd);
         match sys::clone_into(namespaces, cgroup).step("clone into new namespaces")? {
-            Fork::Parent(pid) => Ok((pid, membership.memory)),
+            Fork::Parent(pid) => Ok(pid),
             Fork::Child => init::main(Birth {
                 control: Link::from(control),
                 config,
@@ -320,6 +311,11 @@ impl Spawner {
                 filters: &self.filters,
                 root: self.root,
                 user: if self.root { (uid, uid) } else { self.user },
+                slot: Slot {
+                    index,
+                    uid,
+                    memory_cgroup: membership.memory,
+                },
             }),
         }
     }
@@ -442,7 +438,8 @@ impl Spawner {
             let found = self.sandboxes.iter().find(|(_, r)| r.pid == pid);
             if let Some((&id, _)) = found {
                 self.forget(id);
-                link.send(&FromSpawner::Exited { id }, &[])?;
+                let report = Report::Exited;
+                link.send(&FromSpawner::Report { id, report }, &[])?;
             }
         }
         Ok(())
@@ -525,18 +522,6 @@ fn watch_supervisor(pid: u32) -> std::io::Result<OwnedFd> {
         .and_then(Pid::from_raw)
         .ok_or(std::io::ErrorKind::InvalidInput)?;
     Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-/// Every live sandbox costs a few descriptors.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    // The soft limit does for a few hundred sandboxes.
-    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// Root with all it means: not of a container's user namespace.

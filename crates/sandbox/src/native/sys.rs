@@ -75,18 +75,71 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Replaces the program; returns only on failure.
-pub fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
-    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter()
+/// Strings as `execve` takes them.
+pub struct CStrings {
+    strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl CStrings {
+    /// Keeps the strings.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings
+            .iter()
             .map(|s| s.as_ptr())
             .chain([ptr::null()])
-            .collect()
-    };
-    let (argv, env) = (pointers(argv), pointers(env));
-    // SAFETY: both arrays end in null and point to strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+            .collect();
+        Self { strings, pointers }
+    }
+
+    /// The strings.
+    pub fn iter(&self) -> std::slice::Iter<'_, CString> {
+        self.strings.iter()
+    }
+}
+
+/// Replaces the program; returns only on failure. Allocates nothing.
+pub fn execve(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Error {
+    let (argv, env) = (argv.pointers.as_ptr(), env.pointers.as_ptr());
+    // SAFETY: both arrays end in null and point to strings that live as long.
+    unsafe { libc::execve(program.as_ptr(), argv, env) };
     io::Error::last_os_error()
+}
+
+/// Memory for what runs in [`fork_shared`].
+pub struct ChildStack(Vec<u128>);
+
+impl ChildStack {
+    /// 256 KiB, of which only what is used is backed by memory.
+    pub fn new() -> Self {
+        Self(vec![0; (256 << 10) / size_of::<u128>()])
+    }
+}
+
+/// Forks without copying memory: the child runs `job`, and this process waits
+/// until the child executes a program or exits with what `job` returned.
+///
+/// Only for single-threaded processes. The child works in this process's
+/// memory: what `job` has allocated and not freed when it executes a program
+/// is lost to this process.
+pub fn fork_shared(stack: &mut ChildStack, job: &mut dyn FnMut() -> i32) -> io::Result<Pid> {
+    extern "C" fn start(job: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `job` is the pointer made below, alive until the child is
+        // done with this memory.
+        let job = unsafe { &mut *job.cast::<&mut dyn FnMut() -> i32>() };
+        exit_now(job())
+    }
+    let mut job: &mut dyn FnMut() -> i32 = job;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is used by nobody else while this process waits, and
+    // its end is aligned; with CLONE_VFORK and one thread there is no
+    // concurrent access to the shared memory.
+    let pid = unsafe {
+        let top = stack.0.as_mut_ptr_range().end;
+        libc::clone(start, top.cast(), flags, (&raw mut job).cast())
+    };
+    check(libc::c_long::from(pid))?;
+    Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::Other.into())
 }
 
 /// Takes ownership of the descriptor that the parent process passed as `fd`.

@@ -1,6 +1,5 @@
 //! The processes of a sandbox, read from its `/proc`.
 
-use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -42,20 +41,19 @@ fn pids(proc: BorrowedFd<'_>) -> Vec<i32> {
         .collect()
 }
 
-/// All processes below these.
-pub fn descendants(processes: &[Process], roots: &HashSet<i32>) -> HashSet<i32> {
-    let mut found = HashSet::new();
-    loop {
-        let before = found.len();
-        for process in processes {
-            if roots.contains(&process.parent) || found.contains(&process.parent) {
-                found.insert(process.pid);
-            }
-        }
-        if found.len() == before {
-            return found;
-        }
+/// All processes below these, parents before their children.
+pub fn descendants(processes: &[Process], roots: &[i32]) -> Vec<i32> {
+    let mut found: Vec<i32> = Vec::new();
+    let mut generation = roots.to_vec();
+    while !generation.is_empty() {
+        generation = processes
+            .iter()
+            .filter(|p| generation.contains(&p.parent) && !found.contains(&p.pid))
+            .map(|p| p.pid)
+            .collect();
+        found.extend(&generation);
     }
+    found
 }
 
 /// Signals processes; those that have ended meanwhile are nothing to worry
@@ -113,12 +111,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descendants_are_found_in_any_order() {
+    fn parents_come_before_their_children() {
         let tree =
             [(5, 4), (4, 2), (2, 1), (3, 1), (6, 3)].map(|(pid, parent)| Process { pid, parent });
-        assert_eq!(
-            descendants(&tree, &HashSet::from([2])),
-            HashSet::from([4, 5])
-        );
+        assert_eq!(descendants(&tree, &[2]), [4, 5]);
+        assert_eq!(descendants(&tree, &[1]), [2, 3, 4, 6, 5]);
     }
 }

@@ -202,29 +202,35 @@ pub enum ToSpawner {
     /// Start a sandbox; with init's control socket, and the mount namespace
     /// of the snapshot if it starts from one.
     Spawn { id: u64, config: Box<Config> },
-    /// Kill a sandbox; [`FromSpawner::Exited`] follows.
+    /// Kill a sandbox; [`Report::Exited`] follows.
     Kill { id: u64 },
-    /// Ask for [`FromSpawner::Usage`].
-    Usage,
+    /// Ask for [`Report::Usage`].
+    Usage { id: u64 },
 }
 
 /// Spawner to supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromSpawner {
-    /// Ready for work, or why not.
+    /// Ready for work, or why not; sent first, and once more where the
+    /// spawner gives up.
     Started(Result<Host, Failure>),
-    /// The init of a sandbox runs.
-    Spawned { id: u64, slot: Slot },
+    /// What has become of a sandbox, or an answer.
+    Report { id: u64, report: Report },
+}
+
+/// What the spawner has to say about a sandbox or request.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
     /// It could not be started.
-    Failed { id: u64, failure: Failure },
+    Failed(Failure),
     /// It has ended and is reaped; everything of it is gone.
-    Exited { id: u64 },
+    Exited,
     /// CPU time of the spawner and all sandboxes that have ended, µs.
-    Usage { cpu_micros: u64 },
+    Usage(u64),
 }
 
 /// What a sandbox was given.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Slot {
     /// Number of the slot, names its cgroup.
     pub index: u32,
@@ -232,8 +238,6 @@ pub struct Slot {
     pub uid: u32,
     /// Whether a cgroup limits its memory.
     pub memory_cgroup: bool,
-    /// Process id of init, in the supervisor's namespace.
-    pub pid: i32,
 }
 
 /// A sandbox to start.
@@ -323,10 +327,13 @@ pub enum Open {
     },
 }
 
-/// Init to supervisor, one for each [`ToInit`] but `Run` and the signals.
+/// Init to supervisor: `Up` first, then one for each [`ToInit`] but `Run` and
+/// the signals.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
-    /// Up (sent first), or done as asked.
+    /// Ready for requests.
+    Up(Slot),
+    /// Done as asked.
     Done,
     /// Something still runs.
     Busy,

@@ -1,7 +1,7 @@
 //! From a fork of init to a command that may do nothing but what a user of
 //! the sandbox may.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,13 +9,13 @@ use std::path::Path;
 
 use libc::sock_filter;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::init::report;
 use super::overlay::Stack;
 use super::seccomp::Filters;
-use super::sys;
+use super::sys::{self, CStrings, ChildStack};
 use super::wire::{Config, Failure, MAX_CHANNEL, Program, Status, Step};
 
 /// Exit status of a program that is there but cannot be executed.
@@ -80,40 +80,45 @@ impl Jail {
     }
 }
 
-/// Runs a program in place of this fork of init.
+/// Starts a program as a child of init.
 ///
 /// `files`: stdout, stderr, then stdin and channel where the program has them.
-pub fn main(
+/// What happens before the program runs is done in init's memory (see
+/// [`sys::fork_shared`]), so everything that the program needs is allocated
+/// first.
+pub fn start(
     program: &Program,
-    files: Vec<OwnedFd>,
+    files: &[OwnedFd],
     status: &OwnedFd,
     stack: &Stack,
     jail: &Jail,
-) -> ! {
-    // Out of the way of the program's numbers.
-    let code = match rustix::io::fcntl_dupfd_cloexec(status, ABOVE) {
-        Err(_) => NOT_FOUND,
-        Ok(status) => match prepare(program, files, stack, jail) {
-            Ok(()) => execute(program),
+    memory: &mut ChildStack,
+) -> io::Result<Pid> {
+    let image = Image::new(program);
+    sys::fork_shared(memory, &mut || {
+        // Out of the way of the program's numbers.
+        let Ok(status) = rustix::io::fcntl_dupfd_cloexec(status, ABOVE) else {
+            return NOT_FOUND;
+        };
+        match prepare(program, files, stack, jail) {
+            Ok(()) => image.execute(),
             Err(failure) => {
                 report(&status, &Status::Failed(failure));
                 NOT_FOUND
             }
-        },
-    };
-    sys::exit_now(code)
+        }
+    })
 }
 
 fn prepare(
     program: &Program,
-    files: Vec<OwnedFd>,
+    files: &[OwnedFd],
     stack: &Stack,
     jail: &Jail,
 ) -> Result<(), Failure> {
     rustix::process::setsid().step("start a session")?;
     if program.session.is_some() {
-        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
-            .step("keep orphans")?;
+        rustix::process::set_child_subreaper(Pid::from_raw(1)).step("keep orphans")?;
     }
     rustix::process::chroot(stack.root_path()).step("enter the root directory")?;
     rustix::process::chdir("/").step("enter the root directory")?;
@@ -129,8 +134,8 @@ fn prepare(
 
 /// Puts the streams at 0, 1, 2 and the channel at its number; everything else
 /// closes when the program starts.
-fn place_files(program: &Program, files: Vec<OwnedFd>, user: (u32, u32)) -> io::Result<()> {
-    for file in &files {
+fn place_files(program: &Program, files: &[OwnedFd], user: (u32, u32)) -> io::Result<()> {
+    for file in files {
         // So that /dev/stdout and the like can be opened.
         sys::change_owner(file.as_fd(), user.0, user.1)?;
     }
@@ -145,8 +150,6 @@ fn place_files(program: &Program, files: Vec<OwnedFd>, user: (u32, u32)) -> io::
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         moved.push((rustix::io::fcntl_dupfd_cloexec(null, ABOVE)?, 0));
     }
-    // Before their numbers get a new meaning.
-    drop(files);
     sys::close_range(3, u32::MAX, true)?;
     for (file, number) in &moved {
         sys::dup_onto(file.as_fd(), *number)?;
@@ -166,39 +169,68 @@ fn set_limit(resource: Resource, limit: u64) -> rustix::io::Result<()> {
     )
 }
 
-/// Executes the program; returns the exit status if it cannot.
-fn execute(program: &Program) -> i32 {
-    let c_string = |s: &str| CString::new(s).unwrap_or_default();
-    let argv: Vec<CString> = program.argv.iter().map(|a| c_string(a)).collect();
-    let env: Vec<CString> = program
-        .env
-        .iter()
-        .map(|(name, value)| c_string(&format!("{name}={value}")))
-        .collect();
-    let name = program.argv.first().map_or("", String::as_str);
-    let mut denied = false;
-    for candidate in candidates(name, &program.env) {
-        let error = sys::execve(&c_string(&candidate), &argv, &env);
-        match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => {}
-            Some(libc::ENOEXEC) => {
-                // A script without an interpreter line, as execvp has it.
-                let mut with_shell = vec![c_string("/bin/sh"), c_string(&candidate)];
-                with_shell.extend(argv.iter().skip(1).cloned());
-                sys::execve(c"/bin/sh", &with_shell, &env);
-                denied = true;
-            }
-            _ => denied = true,
+/// A program as `execve` takes it.
+struct Image {
+    candidates: Vec<CString>,
+    argv: CStrings,
+    env: CStrings,
+}
+
+impl Image {
+    fn new(program: &Program) -> Self {
+        let name = program.argv.first().map_or("", String::as_str);
+        let env = program
+            .env
+            .iter()
+            .map(|(name, value)| c_string(&format!("{name}={value}")));
+        Self {
+            candidates: candidates(name, &program.env)
+                .iter()
+                .map(|c| c_string(c))
+                .collect(),
+            argv: CStrings::new(program.argv.iter().map(|a| c_string(a)).collect()),
+            env: CStrings::new(env.collect()),
         }
     }
-    let (code, reason) = if denied {
-        (CANNOT_EXECUTE, "cannot execute")
-    } else {
-        (NOT_FOUND, "command not found")
-    };
-    // For people; the status says the same.
-    let _ = writeln!(io::stderr(), "swegym: {name}: {reason}");
-    code
+
+    /// Executes the program; returns the exit status if it cannot.
+    fn execute(&self) -> i32 {
+        let mut denied = false;
+        for candidate in &self.candidates {
+            let error = sys::execve(candidate, &self.argv, &self.env);
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => {}
+                Some(libc::ENOEXEC) => {
+                    self.execute_with_shell(candidate);
+                    denied = true;
+                }
+                _ => denied = true,
+            }
+        }
+        let (code, reason) = if denied {
+            (CANNOT_EXECUTE, "cannot execute")
+        } else {
+            (NOT_FOUND, "command not found")
+        };
+        let name = self.argv.iter().next().map(|name| name.to_string_lossy());
+        let name = name.unwrap_or_default();
+        // For people; the status says the same.
+        let _ = writeln!(io::stderr(), "swegym: {name}: {reason}");
+        code
+    }
+
+    /// A script without an interpreter line, as `execvp` has it. Rare enough
+    /// for init to lose the memory of the arguments.
+    fn execute_with_shell(&self, script: &CStr) {
+        let mut argv = vec![c"/bin/sh".to_owned(), script.to_owned()];
+        argv.extend(self.argv.iter().skip(1).cloned());
+        sys::execve(c"/bin/sh", &CStrings::new(argv), &self.env);
+    }
+}
+
+/// As C has strings; the supervisor lets none with a nul byte through.
+fn c_string(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
 }
 
 /// Paths to try for a program name.

@@ -14,7 +14,7 @@ use swegym_core::{Backend as _, Command, Exit, SandboxError};
 use swegym_sandbox::conformance::ATTACKER;
 use swegym_sandbox::{NativeBackend, probe};
 
-use crate::profiles::{Place, USER, is_root, loudly};
+use crate::profiles::{Place, USER, is_root, loudly, readable_program};
 
 /// Says to a child to be the victim of a kill.
 const VICTIM: &str = "SWEGYM_TEST_VICTIM";
@@ -388,10 +388,8 @@ fn useless_helper() -> Outcome {
 /// The attacks that the suite expects to fail inside do work outside, or
 /// their failing would mean nothing.
 fn attacks_work_outside() -> Outcome {
-    let place = Place::new()?;
-    let program = place.program(ATTACKER)?;
-    let mut attack = Process::new(program);
-    attack.arg("all").current_dir("/");
+    let mut attack = Process::new(readable_program());
+    attack.arg0(ATTACKER).arg("all").current_dir("/");
     if is_root() {
         attack.uid(USER).gid(USER);
     }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Failed, Trial};
 use swegym_core::SandboxSpec;
-use swegym_sandbox::conformance::{ATTACKER, Check, Fixture, checks};
+use swegym_sandbox::conformance::{Check, Fixture, checks};
 use swegym_sandbox::{NativeBackend, host_base};
 
 /// Says to a child which check to run.
@@ -45,8 +45,10 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
-/// Every check for every profile.
+/// Every check for every profile. To be called while there is one thread:
+/// a program being copied must not be open in a fork of another thread.
 pub fn trials() -> Vec<Trial> {
+    readable_program();
     let profiles: &[Profile] = if is_root() {
         &[Profile::Caller, Profile::NoCgroups, Profile::User]
     } else {
@@ -112,12 +114,24 @@ fn run_here(check: Check, cgroups: bool) -> Result<(), Failed> {
     Ok((check.run)(backend, &fixture)?)
 }
 
+/// A copy of this program where every user can find it.
+pub fn readable_program() -> &'static Path {
+    static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &COPY
+        .get_or_init(|| {
+            let place = Place::new().expect("a temporary directory");
+            let program = place.path().join("swegym-tests");
+            let own = std::env::current_exe().expect("this program");
+            fs::copy(own, &program).expect("room for a copy");
+            (place.dir, program)
+        })
+        .1
+}
+
 fn run_as_user(check: Check) -> Result<(), Failed> {
     let place = Place::new()?;
-    let program = place.program(ATTACKER)?;
     chown(place.path(), Some(USER), Some(USER))?;
-    let output = Command::new(&program)
-        .arg0("swegym-tests")
+    let output = Command::new(readable_program())
         .env_clear()
         .env(SINGLE, check.name)
         .env("TMPDIR", place.path())
@@ -159,13 +173,6 @@ impl Place {
 
     pub fn path(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// This program, where every user can find it.
-    pub fn program(&self, name: &str) -> std::io::Result<PathBuf> {
-        let program = self.dir.path().join(name);
-        fs::copy(std::env::current_exe()?, &program)?;
-        Ok(program)
     }
 
     fn fixture(&self, backend: &NativeBackend) -> std::io::Result<Fixture> {
