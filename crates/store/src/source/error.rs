@@ -61,6 +61,11 @@ pub enum SourceError {
     /// Not `name==version`.
     #[error("requirement {0:?}: a source distribution needs the form name==version")]
     BadRequirement(String),
+    /// Nobody says where the package registry is.
+    #[error(
+        "no package registry is configured, and there is no pip to ask ({0}); set UV_DEFAULT_INDEX or PIP_INDEX_URL to the address of a simple index"
+    )]
+    NoRegistry(String),
     /// The registry did not answer.
     #[error(
         "{url}: registry unreachable: {reason}; check the network, the proxy and the index URL"

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use backon::{BlockingRetryable, ExponentialBuilder};
@@ -14,7 +16,9 @@ use super::SourceError;
 use super::sdist::copy_capped;
 use crate::error::At;
 
-const DEFAULT_INDEX: &str = "https://pypi.org/simple";
+/// Prints what pip is configured for, as JSON: the address of its index and,
+/// where set, a certificate.
+const ASK_PIP: &str = include_str!("ask_pip.py");
 
 /// The simple index as JSON (PEP 691), or else as HTML (PEP 503).
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
@@ -71,14 +75,17 @@ impl Registry {
     }
 
     /// The registry that uv and pip are configured for: `UV_DEFAULT_INDEX`,
-    /// `UV_INDEX_URL`, `PIP_INDEX_URL`, or `index-url` of pip's configuration
-    /// files; certificates from `PIP_CERT` or `cert` there. Without any of
-    /// them, PyPI.
+    /// `UV_INDEX_URL`, `PIP_INDEX_URL`, or what pip itself says of its
+    /// configuration and default; certificates from `PIP_CERT` or `cert` there.
     ///
     /// # Errors
-    /// As [`Registry::new`].
+    /// As [`Registry::new`], or if no variable names an index and there is no
+    /// pip to ask.
     pub fn from_env(cache: impl Into<PathBuf>) -> Result<Self, SourceError> {
-        let settings = Settings::read(&|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+        let settings = Settings::read(
+            &|name| std::env::var(name).ok().filter(|v| !v.is_empty()),
+            &ask_pip,
+        )?;
         Self::new(&settings.index, settings.certificate.as_deref(), cache)
     }
 
@@ -201,60 +208,60 @@ struct Settings {
 }
 
 impl Settings {
-    fn read(env: &dyn Fn(&str) -> Option<String>) -> Self {
-        let conf = pip_conf(env);
-        let first = |names: &[&str], key: &str| {
-            names
-                .iter()
-                .find_map(|name| env(name))
-                .or_else(|| conf.get(key).cloned())
+    fn read(
+        env: &dyn Fn(&str) -> Option<String>,
+        pip: &dyn Fn() -> Result<Pip, SourceError>,
+    ) -> Result<Self, SourceError> {
+        let index = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"]
+            .iter()
+            .find_map(|name| env(name));
+        let certificate = env("PIP_CERT");
+        let (index, certificate) = match index {
+            Some(index) => (index, certificate),
+            None => {
+                let pip = pip()?;
+                (pip.index, certificate.or(pip.certificate))
+            }
         };
-        Self {
-            index: first(
-                &["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"],
-                "index-url",
-            )
-            .unwrap_or_else(|| DEFAULT_INDEX.to_owned()),
-            certificate: first(&["PIP_CERT"], "cert").map(PathBuf::from),
-        }
+        Ok(Self {
+            index,
+            certificate: certificate.map(PathBuf::from),
+        })
     }
 }
 
-/// `[global]` and `[download]` of pip's configuration files; the user's over
-/// the machine's, `PIP_CONFIG_FILE` over both.
-fn pip_conf(env: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
-    let home = |rest: &str| Some(PathBuf::from(env("HOME")?).join(rest));
-    let config_home = env("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| home(".config"));
-    let files = [
-        Some(PathBuf::from("/etc/pip.conf")),
-        home(".pip/pip.conf"),
-        config_home.map(|dir| dir.join("pip/pip.conf")),
-        env("PIP_CONFIG_FILE").map(PathBuf::from),
-    ];
-    files
-        .into_iter()
-        .flatten()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| parse_conf(&text))
-        .collect()
+/// What pip says of itself.
+#[derive(Debug, Clone, Deserialize)]
+struct Pip {
+    index: String,
+    certificate: Option<String>,
 }
 
-fn parse_conf(text: &str) -> Vec<(String, String)> {
-    let mut section = "";
-    let mut found = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-            section = name;
-        } else if let Some((key, value)) = line.split_once('=')
-            && ["global", "download"].contains(&section)
-            && !line.starts_with(['#', ';'])
-        {
-            found.push((key.trim().replace('_', "-"), value.trim().to_owned()));
+/// Asks the pip of the first Python on `PATH` that has one, once a process.
+fn ask_pip() -> Result<Pip, SourceError> {
+    static ANSWER: OnceLock<Result<Pip, String>> = OnceLock::new();
+    let answer = ANSWER.get_or_init(|| {
+        let mut said = String::new();
+        for python in ["python3", "python"] {
+            let output = Command::new(python)
+                .args(["-c", ASK_PIP])
+                .stdin(Stdio::null())
+                .output();
+            match output {
+                Ok(o) if o.status.success() => {
+                    return serde_json::from_slice(&o.stdout).map_err(|e| format!("{python}: {e}"));
+                }
+                Ok(o) => {
+                    let text = String::from_utf8_lossy(&o.stderr);
+                    said = format!("{python}: {}", text.lines().last().unwrap_or("no answer"));
+                }
+                Err(e) if said.is_empty() => said = format!("{python}: {e}"),
+                Err(_) => {}
+            }
         }
-    }
-    found
+        Err(said)
+    });
+    answer.clone().map_err(SourceError::NoRegistry)
 }
 
 fn from_json(text: &str) -> Result<Vec<Link>, String> {

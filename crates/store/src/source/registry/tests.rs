@@ -4,11 +4,32 @@ use super::*;
 
 fn settings(env: &[(&str, &str)]) -> Settings {
     let env: HashMap<_, _> = env.iter().copied().collect();
-    Settings::read(&|name| env.get(name).map(|value| (*value).to_owned()))
+    let pip = || {
+        Ok(Pip {
+            index: "https://conf/simple".into(),
+            certificate: Some("/conf.pem".into()),
+        })
+    };
+    Settings::read(&|name| env.get(name).map(|value| (*value).to_owned()), &pip).unwrap()
 }
 
 #[test]
 fn settings_come_from_the_first_place_that_has_them() {
+    let index = |env: &[(&str, &str)]| settings(env).index;
+    assert_eq!(index(&[]), "https://conf/simple");
+    assert_eq!(index(&[("PIP_INDEX_URL", "p")]), "p");
+    assert_eq!(index(&[("PIP_INDEX_URL", "p"), ("UV_INDEX_URL", "u")]), "u");
+    assert_eq!(
+        index(&[("UV_INDEX_URL", "u"), ("UV_DEFAULT_INDEX", "d")]),
+        "d"
+    );
+    assert_eq!(settings(&[]).certificate, Some("/conf.pem".into()));
+    let certificate = settings(&[("PIP_CERT", "/env.pem")]).certificate;
+    assert_eq!(certificate, Some("/env.pem".into()));
+}
+
+#[test]
+fn pip_itself_is_asked() {
     let dir = tempfile::tempdir().unwrap();
     let conf = dir.path().join("pip.conf");
     std::fs::write(
@@ -16,21 +37,20 @@ fn settings_come_from_the_first_place_that_has_them() {
         "# index-url = no\n[list]\nindex-url = no\n[global]\nindex_url = https://conf/simple\ncert=/conf.pem\n",
     )
     .unwrap();
-    let conf = ("PIP_CONFIG_FILE", conf.to_str().unwrap());
-    let index = |env: &[(&str, &str)]| settings(env).index;
-    assert_eq!(index(&[conf]), "https://conf/simple");
-    assert_eq!(index(&[conf, ("PIP_INDEX_URL", "p")]), "p");
-    assert_eq!(
-        index(&[conf, ("PIP_INDEX_URL", "p"), ("UV_INDEX_URL", "u")]),
-        "u"
-    );
-    assert_eq!(
-        index(&[conf, ("UV_INDEX_URL", "u"), ("UV_DEFAULT_INDEX", "d")]),
-        "d"
-    );
-    assert_eq!(settings(&[conf]).certificate, Some("/conf.pem".into()));
-    let cert = settings(&[conf, ("PIP_CERT", "/env.pem")]).certificate;
-    assert_eq!(cert, Some("/env.pem".into()));
+    let output = Command::new("python3")
+        .args(["-c", ASK_PIP])
+        .env("PIP_CONFIG_FILE", &conf)
+        .env_remove("PIP_INDEX_URL")
+        .env_remove("PIP_CERT")
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            let pip: Pip = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(pip.index, "https://conf/simple");
+            assert_eq!(pip.certificate.as_deref(), Some("/conf.pem"));
+        }
+        _ => eprintln!("skipped: pip_itself_is_asked needs a python3 with pip"),
+    }
 }
 
 #[test]
