@@ -70,6 +70,11 @@ pub struct Instance {
     /// Where the codebase comes from; without it, `repo` and `base_commit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// Diff that makes the base codebase of what `source` gives: an injected
+    /// bug, with the tests that would give it away taken out. Environments are
+    /// built without it, so that tasks of one codebase share theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_patch: Option<String>,
     /// Environment recipe of the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<EnvSpec>,

@@ -151,6 +151,18 @@ pub enum Record {
         /// What was seen.
         detail: String,
     },
+    /// What of the codebase a test ran; only where it was asked for, which a
+    /// grader never does.
+    Trace {
+        /// Native id.
+        id: String,
+        /// Functions not named by earlier records: path in the codebase, and
+        /// line where the function (or its first decorator) begins. They are
+        /// numbered on from those of earlier records.
+        new: Vec<(String, u32)>,
+        /// Numbers of the functions that were entered.
+        hits: Vec<u32>,
+    },
     /// The run is over; nothing follows.
     End {
         /// Exit status that the process is about to return.

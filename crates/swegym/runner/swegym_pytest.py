@@ -106,6 +106,17 @@ def make_plugin(hookimpl, report):
 
         # -- phases
 
+        @hookimpl(trylast=True)
+        def pytest_collection_modifyitems(self, items):
+            if report.reverse:
+                items.reverse()
+
+        @outer
+        def pytest_runtest_protocol(self, item, nextitem):
+            report.entering()
+            yield
+            report.leaving(self._name(item.nodeid))
+
         @outer
         def pytest_runtest_setup(self, item):
             self._observe(item, "setup", (yield))

@@ -40,7 +40,13 @@ class Recorder(object):
         self.functions = []
 
     def entering_test(self, _, function):
+        self.leave()
         self.functions.append((function.__name__, function))
+        self.report.entering()
+
+    def leave(self):
+        if self.functions:
+            self.report.leaving(self.functions[-1][0])
 
     def outcome(self, status, message=""):
         self.report.test(self.functions[-1][0], "call", status, message, expected=True)
@@ -49,6 +55,7 @@ class Recorder(object):
         self.report.test(filename, "collect", "ERROR", _message(exc_info))
 
     def finish(self, ok):
+        self.leave()
         names = [name for name, _ in self.functions]
         self.report.collect(names, code_digest(self.functions))
         self.report.exit = 0 if ok else 1

@@ -67,6 +67,8 @@ class Recorder(object):
         self._describe = getattr(result, "getDescription", str)
         # A parallel suite replays the events of other processes.
         self._observe_bodies = not hasattr(suite, "subsuites")
+        if self._report.reverse:
+            _reverse(suite)
         tests = [(self._name(test), _method(test)) for test in _flatten(suite)]
         self._report.collect([name for name, _ in tests], code_digest(tests))
         self._report.check()
@@ -92,8 +94,10 @@ class Recorder(object):
     def startTest(self, test):
         self._started += 1
         self._running[id(test)] = _Running(test, self._observe_bodies)
+        self._report.entering()
 
     def stopTest(self, test):
+        self._report.leaving(self._name(test))
         running = self._running.pop(id(test), None)
         if running is None:
             return
@@ -207,6 +211,14 @@ def _flatten(suite):
     except TypeError:
         return [suite]
     return [test for member in members for test in _flatten(member) if test is not None]
+
+
+def _reverse(suite):
+    members = getattr(suite, "_tests", None)
+    if isinstance(members, list):
+        members.reverse()
+        for member in members:
+            _reverse(member)
 
 
 def _method(test):

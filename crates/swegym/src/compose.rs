@@ -77,10 +77,23 @@ pub fn compose(
     instance: &Instance,
     prediction: &str,
 ) -> Result<Composed, ComposeError> {
-    let tests = apply(base, &instance.test_patch)
-        .map_err(|e| ComposeError::Task(format!("test_patch of {}: {e}", instance.instance_id)))?;
+    let of_task =
+        |field: &str, e: String| ComposeError::Task(format!("{field} of {}: {e}", instance.instance_id));
+    let base_patch = instance.base_patch.as_deref().unwrap_or_default();
+    let made = apply(base, base_patch).map_err(|e| of_task("base_patch", e))?;
+    let tree = Changed {
+        below: base.tree,
+        changes: &made.files,
+    };
+    let files = changed_files(base.files, &made.files);
+    let base = &Base {
+        tree: &tree,
+        files: &files,
+        importable: base.importable,
+    };
+    let tests = apply(base, &instance.test_patch).map_err(|e| of_task("test_patch", e))?;
     let gold = Patch::parse(instance.patch.as_bytes())
-        .map_err(|e| ComposeError::Task(format!("patch of {}: {e}", instance.instance_id)))?;
+        .map_err(|e| of_task("patch", e.to_string()))?;
     let applied = apply(base, prediction).map_err(ComposeError::Prediction)?;
     let protection = protection(base, &tests, &gold);
 
@@ -113,7 +126,56 @@ pub fn compose(
     }
     composed.delta.extend(tests.files);
     drop_usurpers(base, &mut composed);
+    for (path, entry) in made.files {
+        composed.delta.entry(path).or_insert(entry);
+    }
     Ok(composed)
+}
+
+/// A tree with some files replaced.
+struct Changed<'a> {
+    below: &'a dyn Tree,
+    changes: &'a Delta,
+}
+
+impl Tree for Changed<'_> {
+    fn read(&self, path: &str) -> io::Result<Option<FileEntry>> {
+        match self.changes.get(path) {
+            Some(entry) => Ok(entry.clone()),
+            None => self.below.read(path),
+        }
+    }
+
+    fn list(&self, path: &str) -> io::Result<Option<Vec<String>>> {
+        let below = format!("{path}/");
+        let mut names = self.below.list(path)?.unwrap_or_default();
+        for (changed, entry) in self.changes {
+            let Some(rest) = changed.strip_prefix(&below) else {
+                continue;
+            };
+            match (rest.split_once('/'), entry) {
+                (None, None) => names.retain(|name| name != rest),
+                (None, Some(_)) => names.push(rest.to_owned()),
+                (Some((dir, _)), Some(_)) => names.push(dir.to_owned()),
+                (Some(_), None) => {}
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok((!names.is_empty()).then_some(names))
+    }
+}
+
+fn changed_files(files: &BTreeSet<String>, changes: &Delta) -> BTreeSet<String> {
+    let mut files = files.clone();
+    for (path, entry) in changes {
+        if entry.is_some() {
+            files.insert(path.clone());
+        } else {
+            files.remove(path);
+        }
+    }
+    files
 }
 
 fn apply(base: &Base<'_>, patch: &str) -> Result<Applied, String> {

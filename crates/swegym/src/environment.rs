@@ -191,7 +191,12 @@ impl Environments {
         if let Some(found) = self.find(&key, instance)? {
             return Ok(found);
         }
-        let record = Build::new(self, instance, &key)?.run(on_step)?;
+        let mut codebase = instance.clone();
+        if codebase.base_patch.is_some() {
+            codebase.test_patch.clear();
+            codebase.test_command = None;
+        }
+        let record = Build::new(self, &codebase, &key)?.run(on_step)?;
         self.store.put_env(&record)?;
         self.load(record, instance, false)
     }
@@ -235,7 +240,11 @@ impl Environments {
     }
 
     /// Everything a build depends on.
+    ///
+    /// With a `base_patch` the environment is that of the codebase without
+    /// it: what tests there are, and which of them are run, is the task's.
     fn key(&self, instance: &Instance) -> Result<String, Error> {
+        let own_tests = instance.base_patch.is_none();
         let parts = (
             BUILDER_VERSION,
             self.sources.identity(instance)?,
@@ -246,8 +255,8 @@ impl Environments {
             &instance.created_at,
             format!("{:?}", self.mode),
             std::env::consts::ARCH,
-            &instance.test_patch,
-            &instance.test_command,
+            own_tests.then_some(&instance.test_patch),
+            own_tests.then_some(&instance.test_command),
         );
         Ok(hash(&serde_json::to_vec(&parts).expect("plain data"))[..32].to_owned())
     }
@@ -292,13 +301,18 @@ impl Environments {
             }
             _ => compat::Task::of(instance).map(|task| task.parser),
         };
+        // Tasks that share an environment each choose their tests.
+        let test_command = match (&instance.base_patch, &instance.test_command) {
+            (Some(_), Some(command)) => command.clone(),
+            _ => meta.recipe.test_command.clone(),
+        };
         Ok(Environment {
             key: record.key,
             layers,
             files,
             importable,
             site_packages,
-            test_command: meta.recipe.test_command.clone(),
+            test_command,
             parser: parser.or_else(|e| by_framework(meta.recipe.framework).ok_or(e)),
             has_runner: meta.recipe.framework != Framework::Other,
             meta,

@@ -532,6 +532,7 @@ fn gold_key(instance: &Instance, environment: &Environment) -> String {
 fn tests_of(instance: &Instance, environment: &Environment) -> String {
     let parts = (
         &environment.key,
+        &instance.base_patch,
         &instance.test_patch,
         &instance.patch,
         &instance.fail_to_pass,

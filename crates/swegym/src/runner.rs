@@ -23,6 +23,7 @@ const FILES: &[(&str, &str)] = &[
         "swegym_sympy_test.py",
         include_str!("../runner/swegym_sympy_test.py"),
     ),
+    ("swegym_trace.py", include_str!("../runner/swegym_trace.py")),
     (
         "swegym_unittest.py",
         include_str!("../runner/swegym_unittest.py"),

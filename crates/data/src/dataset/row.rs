@@ -227,6 +227,7 @@ fn swe_bench(mut row: Row) -> Result<Instance> {
         log_parser: row.text("log_parser")?,
         eval_type: row.json_word("eval_type")?,
         source: row.own_json("source", &["git", "sdist", "dir", "image"])?,
+        base_patch: row.text("base_patch")?.filter(|patch| !patch.is_empty()),
         environment: row.own_json("environment", &[])?,
         install_config: row.json("install_config")?,
         test_command: row.text("test_command")?,
