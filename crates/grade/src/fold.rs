@@ -72,6 +72,12 @@ pub(crate) fn fold_phases(
     results
 }
 
+/// Status of every test whose call was reached, by official id: what set-up
+/// and tear-down did is left out.
+pub fn call_results(report: &RunReport, parser: Parser) -> StatusMap {
+    fold_phases(report, parser, |phase| phase == Phase::Call).tests
+}
+
 /// The collected native ids, unless nothing was said about them.
 fn collected(report: &RunReport) -> Option<HashSet<&str>> {
     let mut all = HashSet::new();

@@ -16,6 +16,7 @@ mod report;
 mod strict;
 mod twin;
 
+pub use fold::call_results;
 pub use metrics::{Candidate, best_at_k, mean_pass_at_k, pass_at_k};
 pub use parse::{
     LogRow, ParsedRow, Parser, Raised, UnknownParser, parser, parser_for_repo, parser_names,

@@ -6,6 +6,7 @@
 //! otherwise only messages. No job graph: the gym's work is a bag.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -162,7 +163,7 @@ where
                 on_event(event);
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
-            // Every worker is gone although jobs are left: one panicked.
+            // Every worker is gone although jobs are left: some panicked.
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -181,9 +182,11 @@ fn worker<J, R>(
             job: job.clone(),
             running,
         });
-        let result = try_job(shared, work, &job, events);
+        // A job that panics is left unfinished; the others still run.
+        let result = catch_unwind(AssertUnwindSafe(|| try_job(shared, work, &job, events)));
         shared.running.fetch_sub(1, Ordering::SeqCst);
         shared.wake.notify_one();
+        let Ok(result) = result else { continue };
         let event = Event::Finished {
             job,
             result,
@@ -338,6 +341,27 @@ mod tests {
         );
         assert_eq!(results, [(1, "ok"), (9, "infra")].into());
         assert_eq!(*tries.lock().unwrap(), [(1, 2), (9, 3)].into());
+    }
+
+    #[test]
+    fn a_job_that_panics_takes_no_other_along() {
+        let mut finished = Vec::new();
+        let all = dispatch(
+            0..8,
+            &options(1),
+            &Cancel::default(),
+            |&job| {
+                assert_ne!(job, 3, "on purpose");
+                Attempt::Done(job)
+            },
+            |event| {
+                if let Event::Finished { result, .. } = event {
+                    finished.push(result);
+                }
+            },
+        );
+        assert!(!all);
+        assert_eq!(finished, [0, 1, 2, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::Serialize;
 use swegym_core::Instance;
 use swegym_data::Dataset;
 
@@ -20,9 +21,17 @@ pub fn read(name: &str) -> Result<Vec<Instance>, Error> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, instances: &[Instance]) -> Result<(), Error> {
+    write_lines(path, instances)
+}
+
+/// Writes values as JSON lines.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_lines<T: Serialize>(path: &Path, values: &[T]) -> Result<(), Error> {
     let mut text = Vec::new();
-    for instance in instances {
-        serde_json::to_writer(&mut text, instance).map_err(Error::bug)?;
+    for value in values {
+        serde_json::to_writer(&mut text, value).map_err(Error::bug)?;
         text.push(b'\n');
     }
     Ok(swegym_data::atomic::write(path, &text)?)

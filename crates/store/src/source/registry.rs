@@ -40,6 +40,10 @@ pub(crate) struct Link {
     pub name: String,
     pub url: String,
     pub sha256: Option<String>,
+    /// When it was uploaded, RFC 3339; only JSON pages say.
+    pub uploaded: Option<String>,
+    /// Whether it was withdrawn.
+    pub yanked: bool,
 }
 
 impl Registry {
@@ -275,6 +279,11 @@ fn from_json(text: &str) -> Result<Vec<Link>, String> {
         url: String,
         #[serde(default)]
         hashes: BTreeMap<String, String>,
+        #[serde(default, rename = "upload-time")]
+        uploaded: Option<String>,
+        /// `false`, or the reason.
+        #[serde(default)]
+        yanked: serde_json::Value,
     }
     let page: Page = serde_json::from_str(text).map_err(|e| format!("not a simple index: {e}"))?;
     Ok(page
@@ -284,6 +293,11 @@ fn from_json(text: &str) -> Result<Vec<Link>, String> {
             name: file.filename,
             url: file.url,
             sha256: file.hashes.remove("sha256"),
+            uploaded: file.uploaded,
+            yanked: !matches!(
+                file.yanked,
+                serde_json::Value::Null | serde_json::Value::Bool(false)
+            ),
         })
         .collect())
 }
@@ -301,6 +315,8 @@ fn from_html(text: &str) -> Result<Vec<Link>, String> {
                 name: tag.inner_text(page.parser()).trim().to_owned(),
                 url: url.to_owned(),
                 sha256: fragment.strip_prefix("sha256=").map(str::to_owned),
+                uploaded: None,
+                yanked: tag.attributes().contains("data-yanked"),
             })
         })
         .collect())

@@ -1,5 +1,6 @@
 //! Source distributions, by requirement.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -71,7 +72,43 @@ impl Archive {
     }
 }
 
+/// A release of a project that has a source distribution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Its version, normalised (PEP 440).
+    pub version: String,
+    /// When its source distribution was uploaded, RFC 3339, where the
+    /// registry says.
+    pub uploaded: Option<String>,
+}
+
 impl Registry {
+    /// The final releases of a project that have a source distribution and
+    /// were not withdrawn, by version.
+    ///
+    /// # Errors
+    /// If the registry cannot be reached or does not know the project.
+    pub fn releases(&self, project: &str) -> Result<Vec<Release>, SourceError> {
+        let name = normalise(project);
+        let mut found: BTreeMap<Version, Option<String>> = BTreeMap::new();
+        for link in self.links(&name)? {
+            let version = sdist_version(&link.name, &name);
+            let final_one = |v: &Version| !v.any_prerelease() && !v.is_local();
+            if let Some(version) = version.filter(final_one)
+                && !link.yanked
+            {
+                found.entry(version).or_insert(link.uploaded);
+            }
+        }
+        Ok(found
+            .into_iter()
+            .map(|(version, uploaded)| Release {
+                version: version.to_string(),
+                uploaded,
+            })
+            .collect())
+    }
+
     /// Downloads a source distribution, or takes it from the cache.
     ///
     /// With `sha256` it is that archive or an error, and a cached one needs

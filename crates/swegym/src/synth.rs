@@ -1,0 +1,716 @@
+//! Makes tasks by injecting bugs into functions that tests cover (SWE-smith's
+//! idea): the gold patch takes the bug out again.
+//!
+//! Per codebase, once: environment, a steady baseline of its own tests, and
+//! which test runs which function. Per bug: the tests of the files that cover
+//! it, in a fork of a warm sandbox; those that are killed once are run a
+//! second time in a fresh one. See docs/design/mutation.md.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use swegym_core::{Instance, Mutants, Status, TestIds};
+use swegym_data::patch::{FileEntry, Tree};
+use swegym_forge::mutate::{self, Mutation};
+use swegym_forge::symptom::{self, Templates};
+use swegym_forge::{Framework, visible};
+
+use crate::environment::{Environment, Environments};
+use crate::observe::{Look, Observation, Warm};
+use crate::protect::is_test_path;
+use crate::validate::{
+    self, Dropped, Reason, Rejection, Runs, Stop, Trial, diff, finished, lists,
+};
+use crate::{Error, grade, hash};
+
+/// Part of every record's key.
+const SYNTH_VERSION: u32 = 1;
+
+/// A suite with a bug in it may take this many times longer than without.
+const PATIENCE: f64 = 10.0;
+/// And so much more, for machines that are busy.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What to inject, and how to prove it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Mutations of each function, their families, the seed.
+    pub mutate: mutate::Options,
+    /// Combinations of two or three changes for each file.
+    pub combined: usize,
+    /// Most bugs to try in a codebase.
+    pub limit: Option<usize>,
+    /// Whether the tests that find a bug stay in the codebase.
+    pub visible_tests: bool,
+    /// Most test files that a bug is run against: those that cover it best.
+    pub test_files: usize,
+    /// How to validate.
+    pub validate: validate::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mutate: mutate::Options::default(),
+            combined: 0,
+            limit: None,
+            visible_tests: false,
+            test_files: 3,
+            validate: validate::Options::default(),
+        }
+    }
+}
+
+/// What is known of the own tests of a codebase.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Status of every steady test.
+    pub steady: BTreeMap<String, Status>,
+    /// Tests that are left out.
+    pub dropped: Dropped,
+    /// Path -> first line of a function -> the steady passing tests that run
+    /// it, by their number in `tests`.
+    functions: BTreeMap<String, BTreeMap<u32, Vec<u32>>>,
+    tests: Vec<String>,
+    /// Wall time of all tests, seconds.
+    pub seconds: f64,
+}
+
+/// A bug to try.
+#[derive(Debug, Clone)]
+pub struct Bug {
+    /// The broken file.
+    pub path: String,
+    /// What is broken.
+    pub mutation: Mutation,
+    /// Test files, those that cover it best first; empty where tests cannot
+    /// be chosen by file.
+    files: Vec<String>,
+    /// What its record is found by.
+    pub key: String,
+}
+
+/// How a bug ended: a task, or why not.
+pub type Tried = Result<Box<Instance>, Rejection>;
+
+/// A codebase to break.
+pub struct Codebase<'a> {
+    seed: Instance,
+    environment: Environment,
+    environments: &'a Environments,
+    options: &'a Options,
+    scratch: &'a Path,
+    baseline: Baseline,
+    sets: Mutex<HashMap<Vec<String>, Slot<Result<Arc<Set>, Rejection>>>>,
+}
+
+/// A value that is made once; whoever comes while it is made waits for it.
+type Slot<T> = Arc<Mutex<Option<T>>>;
+
+/// Tests that are run together, and what is known of them without a bug.
+struct Set {
+    environment: Environment,
+    gold: BTreeMap<String, Status>,
+    grading: grade::Options,
+    warm: Warm,
+    /// Per test file: the mutated text, and the tests that must fail.
+    twins: Mutex<HashMap<String, Slot<Result<Option<Twin>, Rejection>>>>,
+    /// Whether a task of these tests withstands tampering.
+    proven: Slot<Result<(), Rejection>>,
+}
+
+impl<'a> Codebase<'a> {
+    /// Builds the environment and takes the baseline. `seed` says where the
+    /// codebase comes from; its patches and tests are left out.
+    ///
+    /// # Errors
+    /// If the machine fails. A codebase without steady tests is a rejection.
+    pub fn open(
+        environments: &'a Environments,
+        seed: &Instance,
+        options: &'a Options,
+        scratch: &'a Path,
+        records: &crate::records::Records,
+        on_step: &dyn Fn(&str),
+    ) -> Result<Result<Self, Rejection>, Error> {
+        let seed = bare(seed);
+        let environment = match environments.get(&seed, on_step) {
+            Ok(environment) => environment,
+            Err(e @ (Error::Build { .. } | Error::Input { .. })) => {
+                return Ok(Err(Rejection::new(Reason::NoEnvironment, e.to_string())));
+            }
+            Err(e) => return Err(e),
+        };
+        let trial = Trial {
+            backend: environments.backend(),
+            environment: &environment,
+            options: &options.validate,
+            scratch,
+        };
+        let key = format!("baseline-{}", &baseline_key(&environment, options)[..16]);
+        let baseline = match records.get(&key) {
+            Some(baseline) => baseline,
+            None => match take_baseline(&trial, &seed, on_step) {
+                Ok(baseline) => {
+                    records.put(&key, &baseline)?;
+                    baseline
+                }
+                Err(Stop::Rejected(rejection)) => return Ok(Err(rejection)),
+                Err(Stop::Machine(e)) => return Err(e),
+            },
+        };
+        if baseline.functions.is_empty() {
+            let detail = "no steady test runs a function of the codebase";
+            return Ok(Err(Rejection::new(Reason::NoTests, detail)));
+        }
+        Ok(Ok(Self {
+            seed,
+            environment,
+            environments,
+            options,
+            scratch,
+            baseline,
+            sets: Mutex::default(),
+        }))
+    }
+
+    /// What was found out about the own tests.
+    pub fn baseline(&self) -> &Baseline {
+        &self.baseline
+    }
+
+    /// Draws the bugs: the same for the same seed, options and codebase.
+    ///
+    /// # Errors
+    /// If a file of the codebase cannot be read.
+    pub fn bugs(&self) -> Result<Vec<Bug>, Error> {
+        let mut bugs = Vec::new();
+        for (path, covered) in &self.baseline.functions {
+            if is_test_path(path) || !path.ends_with(".py") {
+                continue;
+            }
+            let Some(text) = self.text(path)? else {
+                continue;
+            };
+            let wanted = |f: &mutate::Function| tests_of(covered, f).next().is_some();
+            let Ok(mut drawn) = mutate::sample(path, &text, &self.options.mutate, wanted) else {
+                continue;
+            };
+            let seed = self.options.mutate.seed;
+            drawn.extend(mutate::combine(
+                path,
+                &text,
+                &drawn,
+                self.options.combined,
+                seed,
+            ));
+            let functions = mutate::functions(&text).unwrap_or_default();
+            for mutation in drawn {
+                let files = self.files_of(covered, &functions, &mutation);
+                let key = self.key(path, &mutation, &files);
+                bugs.push(Bug {
+                    path: path.clone(),
+                    mutation,
+                    files,
+                    key,
+                });
+            }
+        }
+        if let Some(limit) = self.options.limit {
+            // In an order of its own, so that a limit is no bias to a file.
+            bugs.sort_by(|a, b| a.key.cmp(&b.key));
+            bugs.truncate(limit);
+        }
+        bugs.sort_by(|a, b| (&a.path, &a.key).cmp(&(&b.path, &b.key)));
+        Ok(bugs)
+    }
+
+    fn text(&self, path: &str) -> Result<Option<String>, Error> {
+        let entry = self
+            .environment
+            .tree()
+            .read(path)
+            .map_err(|e| Error::io(path, e))?;
+        Ok(entry.and_then(|entry| String::from_utf8(entry.bytes).ok()))
+    }
+
+    fn key(&self, path: &str, mutation: &Mutation, files: &[String]) -> String {
+        let parts = json!([
+            SYNTH_VERSION,
+            validate::VALIDATOR_VERSION,
+            self.environment.key,
+            path,
+            mutation.id,
+            mutation.functions,
+            files,
+            self.options.visible_tests,
+            self.options.validate.twins,
+            self.options.validate.cheats,
+        ]);
+        hash(parts.to_string().as_bytes())[..24].to_owned()
+    }
+
+    /// The test files that cover a mutation, best first.
+    fn files_of(
+        &self,
+        covered: &BTreeMap<u32, Vec<u32>>,
+        functions: &[mutate::Function],
+        mutation: &Mutation,
+    ) -> Vec<String> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let changed = functions.iter().filter(|f| mutation.functions.contains(&f.id));
+        for number in changed.flat_map(|f| tests_of(covered, f)) {
+            let id = &self.baseline.tests[number as usize];
+            match test_file(id, self.environment.meta.recipe.framework, &self.environment.files) {
+                Some(file) => *counts.entry(file).or_default() += 1,
+                // Its tests cannot be chosen by file: run them all.
+                None => return Vec::new(),
+            }
+        }
+        let mut files: Vec<(String, usize)> = counts.into_iter().collect();
+        files.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        files.truncate(self.options.test_files.max(1));
+        files.into_iter().map(|(file, _)| file).collect()
+    }
+
+    /// Tries a bug.
+    ///
+    /// # Errors
+    /// If the machine fails; the caller may retry.
+    pub fn try_bug(&self, bug: &Bug) -> Result<Tried, Error> {
+        match self.task(bug) {
+            Ok(instance) => Ok(Ok(Box::new(instance))),
+            Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
+            Err(Stop::Machine(e)) => Err(e),
+        }
+    }
+
+    fn task(&self, bug: &Bug) -> Result<Instance, Stop> {
+        let text = self.text(&bug.path)?.unwrap_or_default();
+        let broken = bug
+            .mutation
+            .apply(&text)
+            .map_err(|e| Error::bug(format!("{}: {e}", bug.path)))?;
+        let set = self.set(&bug.files)?;
+        let change = BTreeMap::from([(bug.path.clone(), Some(FileEntry::regular(broken.clone())))]);
+        let first = set.warm.observe(self.environments.backend(), &set.grading, &change)?;
+        finished(&first, &set.grading)?;
+        let quick = split(&set.gold, &[&first]);
+        usable(&quick.0, &quick.1)?;
+
+        let mut instance = self.instance(bug, &set, &text, &broken);
+        let trial = self.trial(&set);
+        let second = trial.grader(&instance).observe(Look::default())?;
+        finished(&second, &set.grading)?;
+        let (fail_to_pass, pass_to_pass, flaky) = split(&set.gold, &[&first, &second]);
+        if fail_to_pass.is_empty() && !flaky.is_empty() {
+            return Err(Rejection::new(Reason::OnlyFlaky, flaky.join(", ")).into());
+        }
+        usable(&fail_to_pass, &pass_to_pass)?;
+        let listed = |id: &String| !flaky.contains(id);
+        instance.gold_status = Some(
+            set.gold
+                .iter()
+                .filter(|(id, _)| listed(id))
+                .map(|(id, status)| (id.clone(), status.clone()))
+                .collect(),
+        );
+        instance.fail_to_pass = fail_to_pass;
+        instance.pass_to_pass = pass_to_pass;
+        self.describe(&mut instance, bug, &second, &text, &broken)?;
+        if !self.options.visible_tests {
+            self.hide_tests(&mut instance)?;
+        }
+        if self.options.validate.twins {
+            instance.mutants = self.twins(&set, &trial, &instance)?;
+        }
+        if self.options.validate.cheats {
+            // One task stands for all with these tests: their trees differ
+            // in the bug alone.
+            once(&set.proven, || trial.prove(&instance, &|_| {}).map(|_| ()))?;
+        }
+        Ok(instance)
+    }
+
+    fn instance(&self, bug: &Bug, set: &Set, text: &str, broken: &str) -> Instance {
+        let operator = bug.mutation.changes.first().map_or("none", |c| c.operator.as_str());
+        let kind = if bug.mutation.changes.len() > 1 { "combined" } else { operator };
+        let mut instance = self.seed.clone();
+        instance.instance_id = format!(
+            "{}.{kind}__{}",
+            self.seed.instance_id,
+            &bug.key[..8]
+        );
+        instance.base_patch = Some(diff(&bug.path, Some(text), Some(broken)));
+        instance.patch = diff(&bug.path, Some(broken), Some(text));
+        instance.test_command = Some(set.environment.test_command.clone());
+        instance.extra.insert(
+            "bug".into(),
+            json!({
+                "path": bug.path,
+                "functions": bug.mutation.functions,
+                "changes": bug.mutation.changes,
+            }),
+        );
+        instance
+    }
+
+    fn trial<'s>(&'s self, set: &'s Set) -> Trial<'s> {
+        Trial {
+            backend: self.environments.backend(),
+            environment: &set.environment,
+            options: &self.options.validate,
+            scratch: self.scratch,
+        }
+    }
+
+    /// The tests of some files without a bug; made once.
+    fn set(&self, files: &[String]) -> Result<Arc<Set>, Stop> {
+        let slot = {
+            let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+            sets.entry(files.to_vec()).or_default().clone()
+        };
+        once(&slot, || self.make_set(files).map(Arc::new))
+    }
+
+    fn make_set(&self, files: &[String]) -> Result<Set, Stop> {
+        let recipe = &self.environment.meta.recipe;
+        let mut environment = self.environment.clone();
+        if !files.is_empty() {
+            environment.test_command = recipe.command_for(files);
+        }
+        let grading = &self.options.validate.grading;
+        let trial = Trial {
+            backend: self.environments.backend(),
+            environment: &environment,
+            options: &self.options.validate,
+            scratch: self.scratch,
+        };
+        let grader = trial.grader(&self.seed);
+        let cold = grader.observe(Look::default())?;
+        finished(&cold, grading)?;
+        let warm = Warm::new(&grader)?;
+        let unchanged = BTreeMap::new();
+        let again = warm.observe(self.environments.backend(), grading, &unchanged)?;
+        finished(&again, grading)?;
+        let gold: BTreeMap<String, Status> = cold
+            .tests
+            .iter()
+            .filter(|(id, status)| {
+                self.baseline.steady.get(*id) == Some(status)
+                    && again.tests.get(*id) == Some(status)
+            })
+            .map(|(id, status)| (id.clone(), status.clone()))
+            .collect();
+        let limit = Duration::from_secs_f64(cold.seconds.max(again.seconds) * PATIENCE) + GRACE;
+        let grading = grade::Options {
+            timeout: limit.min(grading.timeout),
+            ..grading.clone()
+        };
+        Ok(Set {
+            environment,
+            gold,
+            grading,
+            warm,
+            twins: Mutex::default(),
+            proven: Slot::default(),
+        })
+    }
+
+    /// Takes the tests that find the bug out of the codebase, and makes them
+    /// the hidden ones. Tests whose function cannot be told stay visible.
+    fn hide_tests(&self, instance: &mut Instance) -> Result<(), Error> {
+        let framework = self.environment.meta.recipe.framework;
+        let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for id in instance.fail_to_pass.iter() {
+            if let Some(file) = test_file(id, framework, &self.environment.files) {
+                by_file.entry(file).or_default().push(id.clone());
+            }
+        }
+        let mut taken = instance.base_patch.clone().unwrap_or_default();
+        for (file, ids) in by_file {
+            let Some(text) = self.text(&file)? else {
+                continue;
+            };
+            let Ok(without) = visible::without_tests(&file, &text, &ids) else {
+                continue;
+            };
+            if without != text {
+                taken.push_str(&diff(&file, Some(&text), Some(&without)));
+                instance
+                    .test_patch
+                    .push_str(&diff(&file, Some(&without), Some(&text)));
+            }
+        }
+        instance.base_patch = Some(taken);
+        Ok(())
+    }
+
+    fn describe(
+        &self,
+        instance: &mut Instance,
+        bug: &Bug,
+        seen: &Observation,
+        text: &str,
+        broken: &str,
+    ) -> Result<(), Stop> {
+        let failing = instance.fail_to_pass.first().cloned().unwrap_or_default();
+        let framework = self.environment.meta.recipe.framework;
+        let source = match test_file(&failing, framework, &self.environment.files) {
+            Some(file) => self
+                .text(&file)?
+                .and_then(|text| visible::test_source(&file, &text, &failing)),
+            None => None,
+        };
+        let facts = symptom::Facts {
+            package: package_of(&self.seed),
+            tests: &instance.fail_to_pass,
+            log: &seen.log,
+            test_source: source.as_deref(),
+            path: &bug.path,
+            root: crate::environment::TESTBED,
+            original: text,
+            mutated: broken,
+        };
+        let written = symptom::render(&facts, self.options.mutate.seed, &Templates::embedded())
+            .map_err(|e| Rejection::new(Reason::NoStatement, e.to_string()))?;
+        instance.problem_statement = written.text;
+        Ok(())
+    }
+
+    /// Mutants of the hidden test files. A file's are made once, without a
+    /// bug, for all tasks that share it.
+    fn twins(
+        &self,
+        set: &Set,
+        trial: &Trial<'_>,
+        instance: &Instance,
+    ) -> Result<Option<Mutants>, Stop> {
+        let mut mutants = Mutants {
+            schema: 1,
+            files: BTreeMap::new(),
+            must_fail: Vec::new(),
+        };
+        let listed: BTreeSet<&String> = instance.tests().collect();
+        let paths = swegym_data::patch::Patch::parse(instance.test_patch.as_bytes())
+            .map(|p| p.paths().into_iter().map(str::to_owned).collect::<Vec<_>>())
+            .unwrap_or_default();
+        for path in paths {
+            let slot = {
+                let mut twins = set.twins.lock().unwrap_or_else(PoisonError::into_inner);
+                twins.entry(path.clone()).or_default().clone()
+            };
+            let Some((text, must_fail)) = once(&slot, || self.twin_of(set, trial, &path))? else {
+                continue;
+            };
+            let mine = must_fail.into_iter().filter(|id| listed.contains(id));
+            mutants.must_fail.extend(mine);
+            mutants.files.insert(path, text);
+        }
+        mutants.must_fail.sort();
+        Ok((!mutants.must_fail.is_empty()).then_some(mutants))
+    }
+
+    fn twin_of(
+        &self,
+        set: &Set,
+        trial: &Trial<'_>,
+        path: &str,
+    ) -> Result<Option<Twin>, Stop> {
+        let Some(text) = self.text(path)? else {
+            return Ok(None);
+        };
+        let framework = self.environment.meta.recipe.framework;
+        let files = &self.environment.files;
+        let tests: TestIds = set
+            .gold
+            .iter()
+            .filter(|(id, status)| {
+                **status == Status::Passed
+                    && test_file(id, framework, files).as_deref() == Some(path)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut instance = self.seed.clone();
+        instance.fail_to_pass = tests;
+        let hidden = BTreeMap::from([(path.to_owned(), text)]);
+        let (made, _) = validate::mutants_of(trial, &instance, &hidden)?;
+        Ok(made.and_then(|mut made| Some((made.files.remove(path)?, made.must_fail))))
+    }
+}
+
+/// A mutated test file, and the tests that must fail in it.
+type Twin = (String, Vec<String>);
+
+/// What a slot holds, made if it is empty. A failure of the machine is not
+/// kept.
+fn once<T: Clone>(
+    slot: &Mutex<Option<Result<T, Rejection>>>,
+    make: impl FnOnce() -> Result<T, Stop>,
+) -> Result<T, Stop> {
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if slot.is_none() {
+        *slot = Some(match make() {
+            Ok(made) => Ok(made),
+            Err(Stop::Rejected(rejection)) => Err(rejection),
+            Err(machine) => return Err(machine),
+        });
+    }
+    slot.clone().expect("just filled").map_err(Stop::from)
+}
+
+/// The seed without anything that says what to fix or test.
+fn bare(seed: &Instance) -> Instance {
+    Instance {
+        patch: String::new(),
+        test_patch: String::new(),
+        problem_statement: String::new(),
+        hints_text: String::new(),
+        fail_to_pass: TestIds::default(),
+        pass_to_pass: TestIds::default(),
+        gold_status: None,
+        mutants: None,
+        test_command: None,
+        base_patch: None,
+        ..seed.clone()
+    }
+}
+
+fn package_of(seed: &Instance) -> &str {
+    seed.repo.rsplit('/').next().unwrap_or(&seed.repo)
+}
+
+fn baseline_key(environment: &Environment, options: &Options) -> String {
+    let parts = json!([
+        SYNTH_VERSION,
+        environment.key,
+        environment.test_command,
+        options.validate.repeats,
+        crate::runner::digest(),
+    ]);
+    hash(parts.to_string().as_bytes())
+}
+
+fn take_baseline(
+    trial: &Trial<'_>,
+    seed: &Instance,
+    on_step: &dyn Fn(&str),
+) -> Result<Baseline, Stop> {
+    let grader = trial.grader(seed);
+    let mut log = String::new();
+    let mut runs = Vec::new();
+    for n in 0..trial.options.repeats.max(1) {
+        on_step(&format!("tests, run {}", n + 1));
+        runs.push(trial.look(&grader, "", false, &mut log)?);
+    }
+    on_step("tests backwards");
+    let reversed = trial.look(&grader, "", true, &mut log)?;
+    let (_, dropped, steady) = lists(Runs {
+        base: &runs[..1],
+        gold: &runs,
+        reversed: Some(&reversed),
+    });
+    on_step("what tests run");
+    let traced = grader.observe(Look {
+        trace: true,
+        ..Look::default()
+    })?;
+    let mut baseline = Baseline {
+        dropped,
+        seconds: runs[0].seconds,
+        ..Baseline::default()
+    };
+    for (test, functions) in &traced.trace {
+        if steady.get(test) != Some(&Status::Passed) {
+            continue;
+        }
+        let number = u32::try_from(baseline.tests.len()).map_err(Error::bug)?;
+        baseline.tests.push(test.clone());
+        for (path, line) in functions {
+            let lines = baseline.functions.entry(path.clone()).or_default();
+            lines.entry(*line).or_default().push(number);
+        }
+    }
+    baseline.steady = steady;
+    Ok(baseline)
+}
+
+/// Tests that run a function: Python names its first decorator's line since
+/// 3.8, and `def`'s before.
+fn tests_of<'b>(
+    covered: &'b BTreeMap<u32, Vec<u32>>,
+    function: &mutate::Function,
+) -> impl Iterator<Item = u32> + 'b {
+    let first = u32::try_from(function.first_line).unwrap_or(u32::MAX);
+    let last = u32::try_from(function.line).unwrap_or(u32::MAX);
+    covered
+        .range(first..=last.max(first))
+        .flat_map(|(_, tests)| tests.iter().copied())
+}
+
+/// The file that a test is in.
+fn test_file(id: &str, framework: Framework, files: &BTreeSet<String>) -> Option<String> {
+    match framework {
+        Framework::Pytest => {
+            let file = id.split("::").next()?;
+            files.contains(file).then(|| file.to_owned())
+        }
+        Framework::Unittest | Framework::Django => {
+            // `test_a (package.module.Class)`; since 3.11 with the method.
+            let dotted = id.strip_suffix(')')?.rsplit_once(" (")?.1;
+            let mut parts: Vec<&str> = dotted.split('.').collect();
+            while !parts.is_empty() {
+                let module = parts.join("/");
+                let found = ["", "tests/"].iter().find_map(|root| {
+                    let path = format!("{root}{module}.py");
+                    files.contains(&path).then_some(path)
+                });
+                if found.is_some() {
+                    return found;
+                }
+                parts.pop();
+            }
+            None
+        }
+        Framework::Sympy | Framework::Other => None,
+    }
+}
+
+/// FAIL_TO_PASS, PASS_TO_PASS, and what is neither because runs disagree.
+fn split(
+    gold: &BTreeMap<String, Status>,
+    runs: &[&Observation],
+) -> (TestIds, TestIds, Vec<String>) {
+    let (mut fail, mut pass, mut flaky) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, _) in gold.iter().filter(|(_, s)| **s == Status::Passed) {
+        let passed = |run: &&Observation| run.tests.get(id) == Some(&Status::Passed);
+        let failed = |run: &&Observation| {
+            matches!(run.tests.get(id), None | Some(Status::Failed | Status::Error))
+        };
+        if runs.iter().all(passed) {
+            pass.push(id.clone());
+        } else if runs.iter().all(failed) {
+            fail.push(id.clone());
+        } else {
+            flaky.push(id.clone());
+        }
+    }
+    (TestIds(fail), TestIds(pass), flaky)
+}
+
+fn usable(fail_to_pass: &[String], pass_to_pass: &[String]) -> Result<(), Rejection> {
+    if fail_to_pass.is_empty() {
+        let detail = "no test notices";
+        return Err(Rejection::new(Reason::NoFailToPass, detail));
+    }
+    if pass_to_pass.is_empty() {
+        let detail = "no test still passes";
+        return Err(Rejection::new(Reason::NoPassToPass, detail));
+    }
+    Ok(())
+}
+
