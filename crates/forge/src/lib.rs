@@ -8,16 +8,22 @@
 
 mod directives;
 mod error;
+mod functions;
 pub mod host;
 mod infer;
 mod ini;
 mod install;
+pub mod mutate;
 mod plan;
+mod python;
+mod random;
 mod recipe;
 mod rows;
 mod shell;
 mod specs;
+pub mod symptom;
 mod tree;
+pub mod twin;
 mod version;
 
 pub use error::ForgeError;
@@ -79,7 +85,7 @@ pub fn recipes_for(
 /// memory that is not touched costs nothing.
 const DEEP_STACK: usize = 256 << 20;
 
-fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("recipes".into())
@@ -135,6 +141,16 @@ pub(crate) fn date_of(instance: &Instance, tree: &dyn Tree) -> Option<Date> {
     let row = instance.created_at.as_deref();
     tree.date()
         .or_else(|| row.and_then(|text| text.get(..10)?.parse().ok()))
+}
+
+/// One line of a text, at most `most` characters long.
+pub(crate) fn excerpt(text: &str, most: usize) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = line.char_indices().nth(most) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
 }
 
 #[cfg(test)]

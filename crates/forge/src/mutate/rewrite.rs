@@ -1,0 +1,194 @@
+//! A function as a whole: taken out for a reader, put back rewritten.
+
+use ruff_python_ast::comparable::ComparableStmt;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::sample::{only_statement, parse_lines};
+use crate::functions::{self, Function};
+use crate::on_deep_stack;
+use crate::python::{Edit, Source, Unreadable, apply};
+
+/// A function and what it stands in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionContext {
+    /// The function.
+    pub function: Function,
+    /// Its lines, decorators included, without the indentation that all of
+    /// them share.
+    pub source: String,
+    /// That indentation.
+    pub indent: String,
+    /// The lines of the classes and functions around it that name them
+    /// (`class A(B):`), from the outside in.
+    pub around: Vec<String>,
+}
+
+/// Why a function was not replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RewriteError {
+    /// The module cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// No function of this id.
+    #[error("there is no function `{0}`")]
+    NoFunction(String),
+    /// The new source is not exactly one function.
+    #[error("the new source is not one function: {0}")]
+    NotAFunction(String),
+    /// The new source has another name.
+    #[error("the new source defines `{found}`, not `{wanted}`")]
+    OtherName {
+        /// What it was to define.
+        wanted: String,
+        /// What it defines.
+        found: String,
+    },
+    /// The new source takes other parameters, so that callers would break.
+    #[error("the new source takes other parameters or decorators")]
+    OtherSignature,
+    /// The new source does the same by the letter.
+    #[error("the new source is the old one")]
+    Unchanged,
+}
+
+/// A function's source, by [`Function::id`].
+///
+/// # Errors
+/// If the module is unreadable or has no such function.
+pub fn function_context(text: &str, id: &str) -> Result<FunctionContext, RewriteError> {
+    on_deep_stack(|| {
+        let src = Source::parse(text)?;
+        let all = functions::find(&src);
+        let found = all
+            .iter()
+            .find(|f| f.function.id == id)
+            .ok_or_else(|| RewriteError::NoFunction(id.to_owned()))?;
+        let lines = &text[found.lines.clone()];
+        let indent = src.indent(found.lines.start).to_owned();
+        Ok(FunctionContext {
+            function: found.function.clone(),
+            source: dedent(lines, &indent).unwrap_or_else(|| lines.to_owned()),
+            around: around(text, found.lines.start, indent.len()),
+            indent,
+        })
+    })
+}
+
+/// Takes indentation off every line, unless a line within a text would
+/// change its meaning.
+fn dedent(lines: &str, indent: &str) -> Option<String> {
+    let mut out = String::with_capacity(lines.len());
+    for line in lines.split_inclusive('\n') {
+        match line.strip_prefix(indent) {
+            Some(rest) => out.push_str(rest),
+            None if line.trim().is_empty() => out.push_str(line.trim_start_matches([' ', '\t'])),
+            None => return None,
+        }
+    }
+    Some(out)
+}
+
+/// Headers of the blocks that a line stands in.
+fn around(text: &str, start: usize, indent: usize) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut indent = indent;
+    for line in text[..start].lines().rev() {
+        let code = line.trim_start();
+        let depth = line.len() - code.len();
+        let opens = ["class ", "def ", "async def "];
+        if depth < indent && opens.iter().any(|o| code.starts_with(o)) {
+            out.push(code.trim_end().to_owned());
+            indent = depth;
+        }
+    }
+    out.reverse();
+    out
+}
+
+/// Puts a new source in the place of a function and its decorators. The new
+/// source may be indented in any way. Lines within texts that span lines keep
+/// what they hold if the source came with the function's own indentation.
+///
+/// # Errors
+/// If the new source is no function of the same name and parameters, or is
+/// the same.
+pub fn replace_function(text: &str, id: &str, source: &str) -> Result<String, RewriteError> {
+    on_deep_stack(|| {
+        let src = Source::parse(text)?;
+        let all = functions::find(&src);
+        let found = all
+            .iter()
+            .find(|f| f.function.id == id)
+            .ok_or_else(|| RewriteError::NoFunction(id.to_owned()))?;
+        let indent = src.indent(found.lines.start);
+        let mut new = reindent(source, indent, src.line_break());
+        let new_parsed = parse_lines(&new)
+            .ok_or_else(|| RewriteError::NotAFunction("it does not parse".to_owned()))?;
+        let stmt = only_statement(new_parsed.suite())
+            .and_then(|s| s.as_function_def_stmt().map(|def| (s, def)));
+        let Some((stmt, def)) = stmt else {
+            let reason = "something stands beside it, or it is none".to_owned();
+            return Err(RewriteError::NotAFunction(reason));
+        };
+        if def.name != found.def.name {
+            return Err(RewriteError::OtherName {
+                wanted: found.def.name.to_string(),
+                found: def.name.to_string(),
+            });
+        }
+        check_signature(def, found.def)?;
+        if ComparableStmt::from(stmt) == ComparableStmt::from(found.stmt) {
+            return Err(RewriteError::Unchanged);
+        }
+        if !text[..found.lines.end].ends_with(['\n', '\r']) {
+            new.truncate(new.trim_end().len());
+        }
+        let edit = Edit::new(found.lines.clone(), new);
+        let out = apply(text, &[edit]).expect("lines are within the text");
+        Source::parse(&out)?;
+        Ok(out)
+    })
+}
+
+fn check_signature(
+    new: &ruff_python_ast::StmtFunctionDef,
+    old: &ruff_python_ast::StmtFunctionDef,
+) -> Result<(), RewriteError> {
+    let names = |def: &ruff_python_ast::StmtFunctionDef| -> Vec<String> {
+        let parameters = def.parameters.iter().map(|p| p.name().to_string());
+        let decorators = def.decorator_list.len().to_string();
+        parameters
+            .chain([decorators, def.is_async.to_string()])
+            .collect()
+    };
+    if names(new) == names(old) {
+        Ok(())
+    } else {
+        Err(RewriteError::OtherSignature)
+    }
+}
+
+/// Moves lines to an indentation; blank lines around them go.
+fn reindent(source: &str, indent: &str, end: &str) -> String {
+    let lines: Vec<&str> = source.lines().collect();
+    let first = lines.iter().position(|l| !l.trim().is_empty()).unwrap_or(0);
+    let last = lines.iter().rposition(|l| !l.trim().is_empty());
+    let lines = &lines[first..last.map_or(first, |last| last + 1)];
+    let own = lines.first().map_or("", |line| {
+        &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
+    });
+    let mut out = String::new();
+    for line in lines {
+        match line.strip_prefix(own) {
+            _ if line.trim().is_empty() => {}
+            Some(rest) => {
+                out.push_str(indent);
+                out.push_str(rest);
+            }
+            None => out.push_str(line),
+        }
+        out.push_str(end);
+    }
+    out
+}
