@@ -19,6 +19,8 @@ const AFTER_HELP: &str = "\
 Examples:
   swegym doctor                                   what this machine offers
   swegym demo                                     the main job, on real packages
+  swegym collect pypi humanize                    candidates from its releases
+  swegym synth humanize                           tasks from injected bugs
   swegym evaluate --tasks tasks.jsonl --predictions gold --run-id check
   swegym logs parse --parser parse_log_pytest test_output.txt
 
@@ -45,6 +47,13 @@ pub enum Command {
     Doctor,
     /// Run the main job on real packages from the registry
     Demo(DemoArgs),
+    /// Collect candidates for tasks from releases of packages
+    #[command(subcommand)]
+    Collect(CollectCommand),
+    /// Make tasks by injecting bugs into functions that tests cover
+    Synth(SynthArgs),
+    /// Run candidates, and keep those that hold as tasks
+    Validate(ValidateArgs),
     /// Look at, count, convert and check datasets
     #[command(subcommand)]
     Tasks(TasksCommand),
@@ -82,6 +91,115 @@ fn release(text: &str) -> Result<(String, String, String), String> {
         [name, old, new] => Ok((name.into(), old.into(), new.into())),
         _ => Err("expected NAME:OLD:NEW".into()),
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CollectCommand {
+    /// From consecutive releases of packages: what a release changed in its
+    /// sources is the gold patch, what it changed in its tests the hidden tests
+    #[command(after_help = "\
+Examples:
+  swegym collect pypi humanize sqlparse --out candidates
+  swegym collect pypi attrs --since 22.1.0 --limit 5
+Writes DIR/candidates.jsonl, and DIR/raw.jsonl with what fell out and why.
+`swegym validate DIR/candidates.jsonl` makes tasks of them.")]
+    Pypi(CollectPypiArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CollectPypiArgs {
+    /// Packages of the registry
+    #[arg(required = true, value_name = "PACKAGE")]
+    pub packages: Vec<String>,
+    /// First release to fix something in (with one package)
+    #[arg(long, value_name = "VERSION")]
+    pub since: Option<String>,
+    /// Last release that may be the fix (with one package)
+    #[arg(long, value_name = "VERSION")]
+    pub until: Option<String>,
+    /// Most pairs of releases for each package, the newest first
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Folder to write
+    #[arg(long, value_name = "DIR", default_value = "collected")]
+    pub out: PathBuf,
+    /// Packages in flight at once
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  swegym synth humanize --per-function 2 --out bugs
+  swegym synth sqlparse==0.5.0 --operators comparison,boundary --limit 200
+  swegym synth ./my-project
+Writes DIR/tasks.jsonl, and DIR/rejected.jsonl with what fell out and why.
+The same seed and inputs give the same tasks; a killed run goes on where it was.")]
+pub struct SynthArgs {
+    /// Packages (name or name==version), folders, or datasets of tasks
+    #[arg(required = true, value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Bugs to try in each function
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub per_function: usize,
+    /// Families of operators, joined by commas (all without it)
+    #[arg(long, value_name = "FAMILIES")]
+    pub operators: Option<String>,
+    /// Bugs of two or three changes to try in each file
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub combined: usize,
+    /// Most bugs to try in each codebase
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Another seed, other bugs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Leave the tests that find a bug in the codebase (no twin mutants then)
+    #[arg(long)]
+    pub visible_tests: bool,
+    /// Most test files that a bug is run against
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub test_files: usize,
+    /// Folder to write
+    #[arg(long, value_name = "DIR", default_value = "synthesised")]
+    pub out: PathBuf,
+    /// Bugs in flight at once
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  swegym validate collected/candidates.jsonl --out tasks
+  swegym validate SWE-Gym/SWE-Gym-Lite --instance getmoto__moto-7365
+Writes DIR/tasks.jsonl, DIR/rejected.jsonl with the reason of each, DIR/logs and
+DIR/funnel.json. A killed run goes on where it was.")]
+pub struct ValidateArgs {
+    /// Dataset: a file, folder, or hub name
+    pub file: String,
+    /// Only these instances
+    #[arg(long = "instance", value_name = "ID")]
+    pub instances: Vec<String>,
+    /// Runs with the gold patch, besides one backwards
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub repeats: usize,
+    /// Wall-time limit of one test run, seconds
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    pub timeout: u64,
+    /// Make no twin mutants
+    #[arg(long)]
+    pub no_twins: bool,
+    /// Try no tampering patches
+    #[arg(long)]
+    pub no_cheats: bool,
+    /// Folder to write
+    #[arg(long, value_name = "DIR", default_value = "validated")]
+    pub out: PathBuf,
+    /// Candidates in flight at once
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -35,6 +35,9 @@ fn run(ui: &Ui, cli: Cli) -> Result<u8, Error> {
     match cli.command {
         Command::Doctor => commands::doctor::run(ui, global),
         Command::Demo(args) => commands::demo::run(ui, global, args),
+        Command::Collect(command) => commands::collect::run(ui, global, command),
+        Command::Synth(args) => commands::synth::run(ui, global, args),
+        Command::Validate(args) => commands::validate::run(ui, global, args),
         Command::Tasks(command) => commands::tasks::run(ui, command),
         Command::Env(command) => commands::env::run(ui, global, command),
         Command::Evaluate(args) => commands::evaluate::run(ui, global, args),

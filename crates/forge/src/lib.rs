@@ -25,6 +25,7 @@ pub mod symptom;
 mod tree;
 pub mod twin;
 mod version;
+pub mod visible;
 
 pub use error::ForgeError;
 pub use plan::{BuildPlan, Layer, Layout, REGISTRY_VARIABLES, Step, StepName};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use crate::shell;
 use crate::version::PyVersion;
 
 /// How to build the environment of one instance, and how to run its tests.
@@ -136,6 +137,22 @@ impl Recipe {
         self.provenance.push(why.into());
     }
 
+    /// What runs the tests of some files, given by their paths.
+    pub fn command_for(&self, files: &[String]) -> String {
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| match self.framework {
+                Framework::Unittest => shell::quote(&dotted(file)),
+                Framework::Django => {
+                    let inside = file.strip_prefix("tests/").unwrap_or(file);
+                    shell::quote(&dotted(inside))
+                }
+                Framework::Pytest | Framework::Sympy | Framework::Other => shell::quote(file),
+            })
+            .collect();
+        format!("{} {}", self.test_runner, names.join(" "))
+    }
+
     /// Names and bounds of everything that decides the content of the
     /// dependency layer, in a canonical text: equal texts, equal layers (on
     /// one platform, with one interpreter).
@@ -154,4 +171,11 @@ impl Recipe {
         );
         serde_json::to_string(&parts).expect("plain data serialises")
     }
+}
+
+/// `a/b.py` as a module.
+fn dotted(file: &str) -> String {
+    let stem = file.strip_suffix(".py").unwrap_or(file);
+    let stem = stem.strip_suffix("/__init__").unwrap_or(stem);
+    stem.replace('/', ".")
 }

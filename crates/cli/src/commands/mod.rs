@@ -1,12 +1,15 @@
 //! One file a command: arguments in, lines out, exit code.
 
 pub mod bench;
+pub mod collect;
 pub mod demo;
 pub mod doctor;
 pub mod env;
 pub mod evaluate;
 pub mod logs;
+pub mod synth;
 pub mod tasks;
+pub mod validate;
 
 use std::sync::Arc;
 

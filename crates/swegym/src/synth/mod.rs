@@ -6,8 +6,11 @@
 //! it, in a fork of a warm sandbox; those that are killed once are run a
 //! second time in a fresh one. See docs/design/mutation.md.
 
+pub mod seeds;
+pub mod stage;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ use swegym_forge::{Framework, visible};
 use crate::environment::{Environment, Environments};
 use crate::observe::{Look, Observation, Warm};
 use crate::protect::is_test_path;
+use crate::records::Records;
 use crate::validate::{
     self, Dropped, Reason, Rejection, Runs, Stop, Trial, diff, finished, lists,
 };
@@ -98,12 +102,12 @@ pub struct Bug {
 pub type Tried = Result<Box<Instance>, Rejection>;
 
 /// A codebase to break.
-pub struct Codebase<'a> {
+pub struct Codebase {
     seed: Instance,
     environment: Environment,
-    environments: &'a Environments,
-    options: &'a Options,
-    scratch: &'a Path,
+    environments: Arc<Environments>,
+    options: Options,
+    scratch: PathBuf,
     baseline: Baseline,
     sets: Mutex<HashMap<Vec<String>, Slot<Result<Arc<Set>, Rejection>>>>,
 }
@@ -123,18 +127,18 @@ struct Set {
     proven: Slot<Result<(), Rejection>>,
 }
 
-impl<'a> Codebase<'a> {
+impl Codebase {
     /// Builds the environment and takes the baseline. `seed` says where the
     /// codebase comes from; its patches and tests are left out.
     ///
     /// # Errors
     /// If the machine fails. A codebase without steady tests is a rejection.
     pub fn open(
-        environments: &'a Environments,
+        environments: Arc<Environments>,
         seed: &Instance,
-        options: &'a Options,
-        scratch: &'a Path,
-        records: &crate::records::Records,
+        options: &Options,
+        scratch: &Path,
+        records: &Records,
         on_step: &dyn Fn(&str),
     ) -> Result<Result<Self, Rejection>, Error> {
         let seed = bare(seed);
@@ -171,8 +175,8 @@ impl<'a> Codebase<'a> {
             seed,
             environment,
             environments,
-            options,
-            scratch,
+            options: options.clone(),
+            scratch: scratch.to_owned(),
             baseline,
             sets: Mutex::default(),
         }))
@@ -364,7 +368,7 @@ impl<'a> Codebase<'a> {
             backend: self.environments.backend(),
             environment: &set.environment,
             options: &self.options.validate,
-            scratch: self.scratch,
+            scratch: &self.scratch,
         }
     }
 
@@ -388,7 +392,7 @@ impl<'a> Codebase<'a> {
             backend: self.environments.backend(),
             environment: &environment,
             options: &self.options.validate,
-            scratch: self.scratch,
+            scratch: &self.scratch,
         };
         let grader = trial.grader(&self.seed);
         let cold = grader.observe(Look::default())?;

@@ -1,0 +1,265 @@
+//! Candidates from consecutive releases of a package: what changed in its
+//! sources is the gold patch, what changed in its tests the test patch.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use swegym_core::{Instance, Source};
+use swegym_data::patch::Patch;
+use swegym_store::source::{LineEnds, Registry, Release, Requirement, SourceError};
+use tempfile::TempDir;
+
+use super::Raw;
+use crate::Error;
+use crate::home::Home;
+use crate::protect::is_test_path;
+
+/// Gold patches beyond this many changed files are rewrites.
+const MAX_SOURCES: usize = 200;
+
+/// Which releases of a package.
+#[derive(Debug, Clone, Default)]
+pub struct Range {
+    /// The first release to fix something in.
+    pub since: Option<String>,
+    /// The last release that may be the fix.
+    pub until: Option<String>,
+    /// Most pairs, the newest first.
+    pub limit: Option<usize>,
+}
+
+/// An unpacked source distribution.
+struct Unpacked {
+    dir: PathBuf,
+    sha256: String,
+}
+
+/// The candidates of a package and what fell out, oldest first.
+///
+/// # Errors
+/// If the registry cannot be reached or does not know the package.
+pub fn candidates(
+    home: &Home,
+    package: &str,
+    range: &Range,
+    on_step: &dyn Fn(&str),
+) -> Result<Vec<Raw>, Error> {
+    let registry = Registry::from_env(home.sdists()).map_err(reachable)?;
+    on_step(&format!("{package}: releases"));
+    let releases = registry.releases(package).map_err(|e| match e {
+        SourceError::Refused { status: 404, .. } => Error::input(
+            format!("{package}: no such package"),
+            "names are those of the package registry, not of modules",
+        ),
+        e => reachable(e),
+    })?;
+    if releases.is_empty() {
+        return Err(Error::input(
+            format!("{package}: no release has a source distribution"),
+            "mine its repository instead: `swegym collect git`",
+        ));
+    }
+    let pairs = pairs(package, releases, range)?;
+    let folder = TempDir::new().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+    let mut unpacked: Option<(String, Result<Unpacked, Error>)> = None;
+    let mut found = Vec::new();
+    for (old, new) in pairs {
+        on_step(&format!("{package} {} to {}", old.version, new.version));
+        let before = match unpacked.take() {
+            Some((version, there)) if version == old.version => there,
+            _ => unpack(&registry, package, &old, folder.path()),
+        };
+        let after = unpack(&registry, package, &new, folder.path());
+        found.push(candidate(package, &old, &new, &before, &after));
+        if let Ok(before) = before {
+            // Gone at the end of the run anyway.
+            let _ = fs::remove_dir_all(before.dir);
+        }
+        unpacked = Some((new.version, after));
+    }
+    Ok(found)
+}
+
+fn pairs(
+    package: &str,
+    releases: Vec<Release>,
+    range: &Range,
+) -> Result<Vec<(Release, Release)>, Error> {
+    let position = |version: &Option<String>, option: &str| match version {
+        None => Ok(None),
+        Some(version) => {
+            let wanted: Requirement = format!("{package}=={version}")
+                .parse()
+                .map_err(|e: SourceError| Error::input(format!("{option}: {e}"), ""))?;
+            let found = releases
+                .iter()
+                .position(|r| r.version == wanted.version.to_string());
+            match found {
+                Some(at) => Ok(Some(at)),
+                None => Err(Error::input(
+                    format!("{option}: {package} has no release {version} with a source distribution"),
+                    format!("the newest is {}", releases.last().map_or("", |r| &r.version)),
+                )),
+            }
+        }
+    };
+    let first = position(&range.since, "--since")?.unwrap_or(0);
+    let last = position(&range.until, "--until")?.unwrap_or(releases.len() - 1);
+    let chosen = releases.get(first..=last).unwrap_or_default();
+    let mut pairs: Vec<(Release, Release)> = chosen
+        .windows(2)
+        .map(|pair| (pair[0].clone(), pair[1].clone()))
+        .collect();
+    if let Some(limit) = range.limit {
+        let surplus = pairs.len().saturating_sub(limit);
+        pairs.drain(..surplus);
+    }
+    Ok(pairs)
+}
+
+fn unpack(
+    registry: &Registry,
+    package: &str,
+    release: &Release,
+    folder: &Path,
+) -> Result<Unpacked, Error> {
+    let dir = folder.join(&release.version);
+    let run = || -> Result<String, SourceError> {
+        let requirement: Requirement = format!("{package}=={}", release.version).parse()?;
+        let archive = registry.sdist(&requirement, None)?;
+        archive.unpack(&dir, LineEnds::Auto)?;
+        Ok(archive.sha256)
+    };
+    match run() {
+        Ok(sha256) => Ok(Unpacked { dir, sha256 }),
+        Err(e) => Err(reachable(e)),
+    }
+}
+
+fn candidate(
+    package: &str,
+    old: &Release,
+    new: &Release,
+    before: &Result<Unpacked, Error>,
+    after: &Result<Unpacked, Error>,
+) -> Raw {
+    let id = format!("{package}-{}-{}", old.version, new.version);
+    let (before, after) = match (before, after) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(e), _) | (_, Err(e)) => return Raw::dropped(id, "no_archive", e.to_string()),
+    };
+    let (tests, sources) = match diff(&before.dir, &after.dir).map(split) {
+        Ok(parts) => parts,
+        Err(e) => return Raw::dropped(id, "no_diff", e.to_string()),
+    };
+    if !has_tests(&after.dir) {
+        return Raw::dropped(id, "no_tests", "the source distribution holds no tests");
+    }
+    if tests.files.is_empty() {
+        return Raw::dropped(id, "tests_unchanged", "no test changed");
+    }
+    if sources.files.is_empty() {
+        return Raw::dropped(id, "sources_unchanged", "no source changed");
+    }
+    if sources.files.len() > MAX_SOURCES {
+        let detail = format!("{} files changed", sources.files.len());
+        return Raw::dropped(id, "too_large", detail);
+    }
+    let text = |patch: &Patch| String::from_utf8_lossy(&patch.render()).into_owned();
+    let Some(problem_statement) = statement(package, old, new, before, after) else {
+        return Raw::dropped(id, "no_statement", "no changelog tells of this release");
+    };
+    let instance = Instance {
+        instance_id: id.clone(),
+        repo: format!("pypi/{package}"),
+        version: Some(old.version.clone()),
+        patch: text(&sources),
+        test_patch: text(&tests),
+        problem_statement,
+        // Hidden tests may need what was current when they were written.
+        created_at: new.uploaded.clone().or_else(|| old.uploaded.clone()),
+        source: Some(Source::Sdist {
+            requirement: format!("{package}=={}", old.version),
+            sha256: Some(before.sha256.clone()),
+            extra: serde_json::Map::new(),
+        }),
+        ..Instance::default()
+    };
+    Raw {
+        instance_id: id,
+        instance: Some(instance),
+        reason: None,
+        detail: String::new(),
+    }
+}
+
+/// What the changelog says of the release.
+fn statement(
+    package: &str,
+    old: &Release,
+    new: &Release,
+    _before: &Unpacked,
+    _after: &Unpacked,
+) -> Option<String> {
+    Some(format!(
+        "What {package} {} changed in {}.",
+        new.version, old.version
+    ))
+}
+
+/// The difference of two folders, with paths as of git.
+fn diff(before: &Path, after: &Path) -> Result<Patch, Error> {
+    let dir = TempDir::new().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+    for (name, target) in [("a", before), ("b", after)] {
+        let link = dir.path().join(name);
+        std::os::unix::fs::symlink(target, &link).map_err(|e| Error::io(&link, e))?;
+    }
+    let output = Command::new("git")
+        .args(["diff", "--no-index", "--no-prefix", "--no-color"])
+        .args(["--no-ext-diff", "--binary", "--no-renames", "a/", "b/"])
+        .current_dir(dir.path())
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .map_err(|e| Error::setup(format!("cannot run git: {e}"), "install git"))?;
+    // 1 says that there are differences.
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        return Err(Error::bug(String::from_utf8_lossy(&output.stderr)));
+    }
+    Patch::parse(&output.stdout).map_err(Error::bug)
+}
+
+/// Tests and sources; what is neither (documents, metadata) is left out.
+fn split(patch: Patch) -> (Patch, Patch) {
+    let (mut tests, mut sources) = (Patch::default(), Patch::default());
+    for file in patch.files {
+        if is_test_path(&file.new_path) {
+            tests.files.push(file);
+        } else if file.new_path.ends_with(".py") && !is_settings(&file.new_path) {
+            sources.files.push(file);
+        }
+    }
+    (tests, sources)
+}
+
+/// Python files that are no part of a package.
+fn is_settings(path: &str) -> bool {
+    matches!(path, "setup.py" | "noxfile.py" | "tasks.py" | "fabfile.py" | "versioneer.py")
+        || ["docs/", "doc/", "examples/", "benchmarks/", "tools/", "scripts/"]
+            .iter()
+            .any(|dir| path.starts_with(dir))
+}
+
+fn has_tests(dir: &Path) -> bool {
+    walkdir::WalkDir::new(dir)
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_type().is_file())
+        .filter_map(|entry| Some(entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned()))
+        .any(|path| path.ends_with(".py") && is_test_path(&path))
+}
+
+fn reachable(e: SourceError) -> Error {
+    Error::setup(e.to_string(), "is the package registry reachable?")
+}
