@@ -35,6 +35,21 @@ pub struct Composed {
     pub reverted: Vec<Reverted>,
     /// Hunks that did not go exactly where the patch says, for people.
     pub moved: Vec<String>,
+    /// The prediction's version of build settings that were not taken because
+    /// they configure the test run too. A rebuild, which runs no tests, reads
+    /// them.
+    pub build_settings: Delta,
+    /// What decided which paths are taken.
+    pub protection: Protection,
+}
+
+impl Composed {
+    /// What the prediction itself changed: the delta without hidden tests.
+    pub fn product(&self) -> Delta {
+        let own = |path: &String| !self.protection.test_files.contains(path);
+        let delta = self.delta.iter().filter(|(path, _)| own(path));
+        delta.map(|(p, e)| (p.clone(), e.clone())).collect()
+    }
 }
 
 /// A path that the prediction changed and the grader did not take.
@@ -102,10 +117,15 @@ pub fn compose(
             )
         });
         match reason {
-            Some(reason) => composed.reverted.push(Reverted {
-                path,
-                reason: reason.name().into(),
-            }),
+            Some(reason) => {
+                if reason == Reason::Config && is_build_settings(&path) {
+                    composed.build_settings.insert(path.clone(), entry);
+                }
+                composed.reverted.push(Reverted {
+                    path,
+                    reason: reason.name().into(),
+                });
+            }
             None => {
                 composed.delta.insert(path, entry);
             }
@@ -113,6 +133,7 @@ pub fn compose(
     }
     composed.delta.extend(tests.files);
     drop_usurpers(base, &mut composed);
+    composed.protection = protection;
     Ok(composed)
 }
 
@@ -158,9 +179,9 @@ fn moved_hunks(applied: &Applied) -> Vec<String> {
     hunks.chain(skipped).collect()
 }
 
-/// Files that configure the test run among other things. Nothing is installed
-/// again before the tests, so those other things have no effect: the base's
-/// version stays, unless gold changes the file; then only its part about the
+/// Files that configure the test run among other things. In the tests' tree
+/// those other things have no effect (a rebuild reads them elsewhere): the
+/// base's version stays, unless gold changes the file; then only its part about the
 /// test run must be the base's.
 fn config_reason(
     path: &str,
@@ -168,11 +189,15 @@ fn config_reason(
     after: Option<&FileEntry>,
     allowed: bool,
 ) -> Option<Reason> {
-    let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
-    if name != "setup.cfg" && name != "pyproject.toml" {
+    if !is_build_settings(path) {
         return None;
     }
     (!allowed || runner_sections(before) != runner_sections(after)).then_some(Reason::Config)
+}
+
+fn is_build_settings(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
+    name == "setup.cfg" || name == "pyproject.toml"
 }
 
 /// Lines of every section whose header mentions a test runner. Deliberately

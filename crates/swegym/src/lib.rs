@@ -7,6 +7,7 @@
 //! | [`codebase`] | `Instance` | its files at the base commit |
 //! | [`environment`] | `Instance`, codebase | `Environment`: layers of the store |
 //! | [`compose`] | base, prediction, hidden tests | the tree that is graded |
+//! | `rebuild` | `Environment`, composed tree | its compiled extensions |
 //! | [`grade`] | `Environment`, patch | `Graded`: outcome, flags, statuses |
 //! | [`validate`] | `Instance` without test lists | FAIL_TO_PASS, PASS_TO_PASS |
 //! | [`evaluate`] | dataset, predictions | results and reports of a run |
@@ -28,6 +29,7 @@ pub mod exit;
 pub mod grade;
 pub mod home;
 pub mod protect;
+mod rebuild;
 pub mod releases;
 pub mod report;
 pub mod runner;
