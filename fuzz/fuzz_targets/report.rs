@@ -19,6 +19,7 @@ fuzz_target!(|input: (&[u8], &str, i32)| {
         fail_to_pass: &["t.py::test".to_owned()],
         pass_to_pass: &[],
         expect: Expectation::Passed,
+        gold: None,
         parser: parser("pytest").expect("pytest has a parser"),
         run: &run,
         twin: None,

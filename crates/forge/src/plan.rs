@@ -145,8 +145,8 @@ impl BuildPlan {
             planner.requirements(),
             planner.compile(Layer::Deps),
         ];
-        steps.extend(planner.codebase(StepName::PreInstall, &recipe.pre_install));
-        steps.extend(planner.codebase(StepName::Install, recipe.install.as_slice()));
+        steps.extend(planner.codebase(StepName::PreInstall, &recipe.pre_install, Network::Open));
+        steps.extend(planner.codebase(StepName::Install, recipe.install.as_slice(), Network::Open));
         steps.push(planner.compile(Layer::Code));
         Self {
             interpreter: interpreter.clone(),
@@ -154,6 +154,32 @@ impl BuildPlan {
             run_env: planner.run_env(),
         }
     }
+
+    /// The steps that build the codebase once more, over the dependencies and
+    /// without network: those of the first build, with uv bound to its cache.
+    /// What the codebase requires is not looked at again.
+    pub fn rebuild(recipe: &Recipe, interpreter: &Interpreter, layout: &Layout) -> Vec<Step> {
+        let planner = Planner {
+            recipe,
+            interpreter,
+            layout,
+        };
+        let commands = [
+            (StepName::PreInstall, recipe.pre_install.as_slice()),
+            (StepName::Install, recipe.install.as_slice()),
+        ];
+        let steps = commands
+            .iter()
+            .filter_map(|(name, commands)| planner.codebase(*name, commands, Network::Cut));
+        steps.collect()
+    }
+}
+
+/// Whether a step may ask the package registry.
+#[derive(Clone, Copy, PartialEq)]
+enum Network {
+    Open,
+    Cut,
 }
 
 struct Planner<'p> {
@@ -188,7 +214,7 @@ impl Planner<'_> {
     fn requirements(&self) -> Step {
         let recipe = self.recipe;
         // Recorded versions are taken whatever their date.
-        let mut body = self.bounds(!recipe.no_deps);
+        let mut body = self.bounds(!recipe.no_deps, Network::Open);
         let required = self.path("requirements.txt");
         body += &here(&required, &recipe.requirements);
         let deps = if recipe.no_deps { " --no-deps" } else { "" };
@@ -219,17 +245,17 @@ fi
         self.step(StepName::Requirements, Layer::Deps, true, &body)
     }
 
-    fn codebase(&self, name: StepName, commands: &[String]) -> Option<Step> {
+    fn codebase(&self, name: StepName, commands: &[String], network: Network) -> Option<Step> {
         if commands.is_empty() {
             return None;
         }
-        let mut body = self.bounds(true);
+        let mut body = self.bounds(true, network);
         body += LIKE_DEVELOP;
         for command in commands {
             body += command;
             body.push('\n');
         }
-        let mut step = self.step(name, Layer::Code, true, &body);
+        let mut step = self.step(name, Layer::Code, network == Network::Open, &body);
         step.env.extend(self.recipe.install_env.clone());
         Some(step)
     }
@@ -259,9 +285,14 @@ PYTHON
 
     /// A shell function in front of uv that applies the recipe's dates and
     /// bounds, so that recorded commands obey them too.
-    fn bounds(&self, dated: bool) -> String {
+    fn bounds(&self, dated: bool, network: Network) -> String {
         let recipe = self.recipe;
         let mut flags = String::new();
+        let mut own = "";
+        if network == Network::Cut {
+            flags += " --offline";
+            own = ALONE;
+        }
         if let Some(date) = recipe.exclude_newer.filter(|_| dated) {
             _ = write!(flags, " --exclude-newer {date}");
             for (name, date) in &recipe.exclude_newer_package {
@@ -291,7 +322,7 @@ PYTHON
             "uv() {{
   if [ \"$1 $2\" = 'pip install' ]; then
     shift 2
-    \"$SWEGYM_UV\" pip install{flags} $like_develop \"$@\"
+{own}    \"$SWEGYM_UV\" pip install{flags} $like_develop \"$@\"
   else
     \"$SWEGYM_UV\" \"$@\"
   fi
@@ -357,6 +388,13 @@ const LIKE_DEVELOP: &str = r#"if ! grep -qs '^ *build-backend' pyproject.toml ||
    grep -q '^ *build-backend *= *.setuptools' pyproject.toml; then
   like_develop='-C editable_mode=compat'
 fi
+"#;
+
+/// Leaves out what the codebase requires when only its own build counts.
+const ALONE: &str = r#"    case " $* " in
+      *' --no-deps '*) ;;
+      *' -e '*) set -- --no-deps "$@" ;;
+    esac
 "#;
 
 /// A file written by the script, one item a line. The end mark is no

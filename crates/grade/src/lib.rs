@@ -13,6 +13,7 @@ mod ids;
 mod metrics;
 mod parse;
 mod report;
+mod signs;
 mod strict;
 mod twin;
 
@@ -22,4 +23,5 @@ pub use parse::{
     LogRow, ParsedRow, Parser, Raised, UnknownParser, parser, parser_for_repo, parser_names,
 };
 pub use report::{decode_report, encode_record};
+pub use signs::Signs;
 pub use strict::{Expectation, StrictInput, TwinRun, Verdict, strict_verdict};

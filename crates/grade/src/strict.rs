@@ -11,7 +11,7 @@ use swegym_core::{Exit, Flag, InfraKind, Outcome, Record, RunReport, Status, Sta
 use crate::Parser;
 use crate::compat::completions;
 use crate::fold::{fold, is_failure, is_pass};
-use crate::twin;
+use crate::{Signs, twin};
 
 /// Names listed in a flag's detail before it only counts.
 const NAMES_IN_DETAIL: usize = 5;
@@ -52,6 +52,8 @@ pub struct StrictInput<'a> {
     pub pass_to_pass: &'a [String],
     /// The status each must have.
     pub expect: Expectation<'a>,
+    /// What else the recorded gold run showed, where that is known.
+    pub gold: Option<&'a Signs>,
     /// Reads the log, and gives native ids their official form.
     pub parser: Parser,
     /// The run.
@@ -80,14 +82,16 @@ pub struct Verdict {
 /// 2. `infra_error(runner)`: the runner never started. It starts before any
 ///    code of the patch is imported, so that is not the patch's doing.
 /// 3. `timeout`.
-/// 4. `unresolved`: memory ran out, a signal ended the run, a listed test is
+/// 4. `tampered`: the runner saw outcomes being changed, as it did not in the
+///    gold run ([`Signs`]).
+/// 5. `unresolved`: memory ran out, a signal ended the run, a listed test is
 ///    missing or has another status than expected, the log contradicts a
 ///    pass, or the exit status says failure where no test does, or is not the
 ///    one the runner announced.
-/// 5. `tampered`: all listed tests are right, but the process left with an
+/// 6. `tampered`: all listed tests are right, but the process left with an
 ///    exit status of its own choosing before the runner's end record.
-/// 6. `tampered`: a test passes in the twin run, where it must fail.
-/// 7. `resolved`.
+/// 7. `tampered`: a test passes in the twin run, where it must fail.
+/// 8. `resolved`.
 ///
 /// Without a report (a framework that has no runner) the log alone decides and
 /// the verdict is flagged `no_trusted_report`.
@@ -134,6 +138,16 @@ impl Judge<'_> {
 
     fn with_report(&mut self, report: &RunReport) -> (Outcome, Option<StatusMap>) {
         self.runner_flags(report);
+        if self
+            .input
+            .gold
+            .is_some_and(|gold| gold.collection_differs(report))
+        {
+            self.flag(
+                "collection_differs",
+                "not the tests, or not the test code, that the gold run collected".into(),
+            );
+        }
         let results = fold(report, self.input.parser);
         self.flag_names(
             "uncollected",
@@ -166,6 +180,10 @@ impl Judge<'_> {
         }
         if exit == Exit::TimedOut {
             return Outcome::Timeout;
+        }
+        let interference = self.input.gold.map(|gold| gold.interference(report));
+        if let Some(found) = interference.filter(|found| !found.is_empty()) {
+            return Outcome::Tampered(found);
         }
         let ended = matches!(report.records.last(), Some(Record::End { .. }));
         let as_expected = self.listed_as_expected(tests);

@@ -35,6 +35,21 @@ pub struct Composed {
     pub reverted: Vec<Reverted>,
     /// Hunks that did not go exactly where the patch says, for people.
     pub moved: Vec<String>,
+    /// The prediction's version of build settings that were not taken because
+    /// they configure the test run too. A rebuild, which runs no tests, reads
+    /// them.
+    pub build_settings: Delta,
+    /// What decided which paths are taken.
+    pub protection: Protection,
+}
+
+impl Composed {
+    /// What the prediction itself changed: the delta without hidden tests.
+    pub fn product(&self) -> Delta {
+        let own = |path: &String| !self.protection.test_files.contains(path);
+        let delta = self.delta.iter().filter(|(path, _)| own(path));
+        delta.map(|(p, e)| (p.clone(), e.clone())).collect()
+    }
 }
 
 /// A path that the prediction changed and the grader did not take.
@@ -77,24 +92,20 @@ pub fn compose(
     instance: &Instance,
     prediction: &str,
 ) -> Result<Composed, ComposeError> {
-    let of_task =
-        |field: &str, e: String| ComposeError::Task(format!("{field} of {}: {e}", instance.instance_id));
-    let base_patch = instance.base_patch.as_deref().unwrap_or_default();
-    let made = apply(base, base_patch).map_err(|e| of_task("base_patch", e))?;
-    let tree = Changed {
-        below: base.tree,
-        changes: &made.files,
+    let of_task = |field: &str, e: String| {
+        ComposeError::Task(format!("{field} of {}: {e}", instance.instance_id))
     };
-    let files = changed_files(base.files, &made.files);
+    let tree = base_tree(base.tree, instance)?;
+    let files = changed_files(base.files, &tree.changes);
     let base = &Base {
         tree: &tree,
         files: &files,
         importable: base.importable,
     };
-    let tests = apply(base, &instance.test_patch).map_err(|e| of_task("test_patch", e))?;
-    let gold = Patch::parse(instance.patch.as_bytes())
-        .map_err(|e| of_task("patch", e.to_string()))?;
-    let applied = apply(base, prediction).map_err(ComposeError::Prediction)?;
+    let tests = apply(base.tree, &instance.test_patch).map_err(|e| of_task("test_patch", e))?;
+    let gold =
+        Patch::parse(instance.patch.as_bytes()).map_err(|e| of_task("patch", e.to_string()))?;
+    let applied = apply(base.tree, prediction).map_err(ComposeError::Prediction)?;
     let protection = protection(base, &tests, &gold);
 
     let mut composed = Composed {
@@ -115,10 +126,15 @@ pub fn compose(
             )
         });
         match reason {
-            Some(reason) => composed.reverted.push(Reverted {
-                path,
-                reason: reason.name().into(),
-            }),
+            Some(reason) => {
+                if reason == Reason::Config && is_build_settings(&path) {
+                    composed.build_settings.insert(path.clone(), entry);
+                }
+                composed.reverted.push(Reverted {
+                    path,
+                    reason: reason.name().into(),
+                });
+            }
             None => {
                 composed.delta.insert(path, entry);
             }
@@ -126,19 +142,37 @@ pub fn compose(
     }
     composed.delta.extend(tests.files);
     drop_usurpers(base, &mut composed);
-    for (path, entry) in made.files {
+    for (path, entry) in tree.changes {
         composed.delta.entry(path).or_insert(entry);
     }
+    composed.protection = protection;
     Ok(composed)
 }
 
-/// A tree with some files replaced.
-struct Changed<'a> {
+/// The codebase of an instance: that of its source, with the base patch.
+pub struct BaseTree<'a> {
     below: &'a dyn Tree,
-    changes: &'a Delta,
+    changes: Delta,
 }
 
-impl Tree for Changed<'_> {
+/// The codebase that an instance's patches are for.
+///
+/// # Errors
+/// If its base patch does not apply.
+pub fn base_tree<'a>(
+    source: &'a dyn Tree,
+    instance: &Instance,
+) -> Result<BaseTree<'a>, ComposeError> {
+    let patch = instance.base_patch.as_deref().unwrap_or_default();
+    let applied = apply(source, patch)
+        .map_err(|e| ComposeError::Task(format!("base_patch of {}: {e}", instance.instance_id)))?;
+    Ok(BaseTree {
+        below: source,
+        changes: applied.files,
+    })
+}
+
+impl Tree for BaseTree<'_> {
     fn read(&self, path: &str) -> io::Result<Option<FileEntry>> {
         match self.changes.get(path) {
             Some(entry) => Ok(entry.clone()),
@@ -149,7 +183,7 @@ impl Tree for Changed<'_> {
     fn list(&self, path: &str) -> io::Result<Option<Vec<String>>> {
         let below = format!("{path}/");
         let mut names = self.below.list(path)?.unwrap_or_default();
-        for (changed, entry) in self.changes {
+        for (changed, entry) in &self.changes {
             let Some(rest) = changed.strip_prefix(&below) else {
                 continue;
             };
@@ -178,12 +212,12 @@ fn changed_files(files: &BTreeSet<String>, changes: &Delta) -> BTreeSet<String> 
     files
 }
 
-fn apply(base: &Base<'_>, patch: &str) -> Result<Applied, String> {
+fn apply(tree: &dyn Tree, patch: &str) -> Result<Applied, String> {
     if patch.trim().is_empty() {
         return Ok(Applied::default());
     }
     let patch = Patch::parse(patch.as_bytes()).map_err(|e| e.to_string())?;
-    patch.apply(base.tree, FUZZ).map_err(|e| e.to_string())
+    patch.apply(tree, FUZZ).map_err(|e| e.to_string())
 }
 
 fn read(base: &Base<'_>, path: &str) -> Result<Option<FileEntry>, ComposeError> {
@@ -220,9 +254,9 @@ fn moved_hunks(applied: &Applied) -> Vec<String> {
     hunks.chain(skipped).collect()
 }
 
-/// Files that configure the test run among other things. Nothing is installed
-/// again before the tests, so those other things have no effect: the base's
-/// version stays, unless gold changes the file; then only its part about the
+/// Files that configure the test run among other things. In the tests' tree
+/// those other things have no effect (a rebuild reads them elsewhere): the
+/// base's version stays, unless gold changes the file; then only its part about the
 /// test run must be the base's.
 fn config_reason(
     path: &str,
@@ -230,11 +264,15 @@ fn config_reason(
     after: Option<&FileEntry>,
     allowed: bool,
 ) -> Option<Reason> {
-    let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
-    if name != "setup.cfg" && name != "pyproject.toml" {
+    if !is_build_settings(path) {
         return None;
     }
     (!allowed || runner_sections(before) != runner_sections(after)).then_some(Reason::Config)
+}
+
+fn is_build_settings(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path).to_lowercase();
+    name == "setup.cfg" || name == "pyproject.toml"
 }
 
 /// Lines of every section whose header mentions a test runner. Deliberately

@@ -6,10 +6,10 @@ use std::path::Path;
 use swegym_core::{Instance, Prediction};
 use swegym_data::patch::Patch;
 
+use crate::collect::pypi;
 use crate::environment::Environments;
-use crate::grade::{self, Grader};
 use crate::home::Home;
-use crate::{Error, releases, validate};
+use crate::{Error, validate};
 
 /// Package, release, next release. Chosen for small, fast, pure-Python
 /// suites that the source distribution ships.
@@ -42,40 +42,39 @@ new file mode 100644
 /// the tests that decide.
 ///
 /// # Errors
-/// If a release cannot be had, its environment not be built, or no test goes
-/// from failing to passing.
+/// If a release cannot be had, its environment not be built, or it is no
+/// task.
 pub fn task(
     home: &Home,
     environments: &Environments,
-    options: &grade::Options,
+    options: &validate::Options,
     (name, old, new): &(String, String, String),
     on_step: &dyn Fn(&str),
 ) -> Result<Instance, Error> {
-    on_step("releases");
-    let mut instance = releases::instance(home, name, old, new)?;
-    let environment = environments.get(&instance, on_step)?;
-    on_step("tests before and after");
-    let scratch = home.scratch();
-    let grader = Grader {
-        backend: environments.backend(),
-        environment: &environment,
-        instance: &instance,
-        options,
-        scratch: &scratch,
+    let range = pypi::Range {
+        since: Some(old.clone()),
+        until: Some(new.clone()),
+        limit: None,
     };
-    let lists = validate::lists(&grader)?;
-    if lists.fail_to_pass.is_empty() {
-        return Err(Error::input(
-            format!(
-                "{}: no test goes from failing to passing",
-                instance.instance_id
-            ),
-            "choose another pair of releases",
-        ));
-    }
-    instance.fail_to_pass = lists.fail_to_pass;
-    instance.pass_to_pass = lists.pass_to_pass;
-    Ok(instance)
+    let mut found = pypi::candidates(home, name, &range, on_step)?;
+    let other = || {
+        let hint = "choose another pair of releases";
+        Error::input(
+            format!("{name} {old} to {new}: not consecutive releases"),
+            hint,
+        )
+    };
+    let raw = found.pop().filter(|_| found.is_empty()).ok_or_else(other)?;
+    let no_task = |why: String| {
+        let hint = "choose another pair of releases";
+        Error::input(format!("{name} {old} to {new}: {why}"), hint)
+    };
+    let Some(candidate) = raw.instance else {
+        return Err(no_task(raw.detail));
+    };
+    validate::validate(environments, &candidate, options, &home.scratch(), on_step)?
+        .map(|valid| valid.instance)
+        .map_err(|rejection| no_task(format!("{}: {}", rejection.reason, rejection.detail)))
 }
 
 /// Three answers to a task: the release's own, one that misses the point, and

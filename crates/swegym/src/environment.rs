@@ -5,7 +5,9 @@
 //! (what installing the codebase changed), `source` (the codebase at the base
 //! commit), `deps` (the virtual environment), `interpreter`, `base` (folders
 //! and settings of the system; `/usr` itself is the host's, read-only).
-//! Instances share every layer that is equal.
+//! Instances share every layer that is equal. Where installing the codebase
+//! compiled something, there is one more, `rebuild` (what building it again
+//! without network takes), which no test and no session sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,6 +33,7 @@ use tempfile::TempDir;
 
 use crate::codebase::{Codebase, Sources};
 use crate::home::Home;
+use crate::rebuild::{self, Kit};
 use crate::{Error, hash};
 
 /// Where the codebase is in a sandbox.
@@ -39,13 +42,16 @@ pub const TESTBED: &str = "/testbed";
 pub const VENV: &str = "/opt/venv";
 
 /// Part of every key: a new way to build makes new environments.
-const BUILDER_VERSION: u32 = 3;
+const BUILDER_VERSION: u32 = 4;
+/// The same for the dependencies alone.
+const DEPS_VERSION: u32 = 3;
 /// Longest build step.
 const STEP_LIMIT: Duration = Duration::from_secs(3600);
 /// Lines of a failed step's log that the error shows.
 const TAIL: usize = 12;
 
 /// An environment that is in the store.
+#[derive(Clone)]
 pub struct Environment {
     /// What it is found by.
     pub key: String,
@@ -65,6 +71,8 @@ pub struct Environment {
     pub has_runner: bool,
     /// What is remembered of the build.
     pub meta: Meta,
+    /// Builds it again, where installing the codebase compiled something.
+    pub(crate) kit: Option<Kit>,
     binds: Vec<Bind>,
     /// Whether it was there already.
     pub cached: bool,
@@ -86,6 +94,9 @@ pub struct Meta {
     /// Repositories inside the codebase whose content is missing.
     #[serde(default)]
     pub submodules: Vec<String>,
+    /// Where packages came from, without passwords: uv's cache is by address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub index: BTreeMap<String, String>,
 }
 
 impl Environment {
@@ -105,7 +116,7 @@ impl Environment {
         let layers = self
             .layers
             .iter()
-            .filter(|(role, _)| with_git || role != "git")
+            .filter(|(role, _)| role != REBUILD && (with_git || role != "git"))
             .map(|(_, tree)| tree.clone())
             .collect();
         let mut readonly = vec![PathBuf::from(VENV)];
@@ -120,6 +131,29 @@ impl Environment {
             readonly,
             workdir: TESTBED.into(),
             env,
+            ..SandboxSpec::default()
+        }
+    }
+
+    /// A sandbox in which the codebase can be built again as it was the first
+    /// time: over the dependencies, without network, and without what the
+    /// first build left.
+    pub(crate) fn rebuild_spec(&self) -> SandboxSpec {
+        let shown = |role: &str| role != "git" && role != "build";
+        let layers = self.layers.iter().filter(|(role, _)| shown(role));
+        let mut binds = self.binds.clone();
+        // What old setuptools fetched for the build.
+        let build = self.layers.iter().find(|(role, _)| role == "build");
+        let eggs = build.map(|(_, tree)| tree.join("testbed/.eggs"));
+        binds.extend(eggs.filter(|dir| dir.is_dir()).map(|source| Bind {
+            source,
+            target: format!("{TESTBED}/.eggs").into(),
+            readonly: true,
+        }));
+        SandboxSpec {
+            layers: layers.map(|(_, tree)| tree.clone()).collect(),
+            binds,
+            workdir: TESTBED.into(),
             ..SandboxSpec::default()
         }
     }
@@ -174,6 +208,11 @@ impl Environments {
     /// Makes the sandboxes.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// The same, for those who outlive a borrow.
+    pub fn shared_backend(&self) -> Arc<dyn Backend> {
+        self.backend.clone()
     }
 
     /// The environment of an instance, built if it is not there. `on_step`
@@ -255,8 +294,8 @@ impl Environments {
             &instance.created_at,
             format!("{:?}", self.mode),
             std::env::consts::ARCH,
-            own_tests.then_some(&instance.test_patch),
-            own_tests.then_some(&instance.test_command),
+            if own_tests { &instance.test_patch } else { "" },
+            instance.test_command.as_ref().filter(|_| own_tests),
         );
         Ok(hash(&serde_json::to_vec(&parts).expect("plain data"))[..32].to_owned())
     }
@@ -290,11 +329,20 @@ impl Environments {
         if meta.interpreter.prefix.starts_with("/usr") {
             importable.extend(host_modules(Path::new(&stdlib(&meta.interpreter))));
         }
-        let layers = record
+        let layers: Vec<(String, PathBuf)> = record
             .layers
             .iter()
             .map(|layer| Ok((layer.role.clone(), self.store.layer_tree(&layer.id)?)))
             .collect::<Result<_, Error>>()?;
+        let role = |role: &str| record.layers.iter().find(|layer| layer.role == role);
+        let kit = match (role(REBUILD), role("build")) {
+            (Some(_), Some(build)) => Some(Kit {
+                store: self.store.clone(),
+                home: self.home.clone(),
+                artefacts: self.artefacts(&build.id, &site_packages)?,
+            }),
+            _ => None,
+        };
         let parser = match &meta.recipe.log_parser {
             Some(name) if instance.log_parser.is_none() => {
                 swegym_grade::parser(name).ok_or_else(|| UnknownParser(name.clone()))
@@ -316,6 +364,7 @@ impl Environments {
             parser: parser.or_else(|e| by_framework(meta.recipe.framework).ok_or(e)),
             has_runner: meta.recipe.framework != Framework::Other,
             meta,
+            kit,
             binds: self.binds.clone(),
             cached,
         })
@@ -330,6 +379,29 @@ impl Environments {
             .filter(|(_, kind)| matches!(kind, Kind::File { .. } | Kind::Link { .. }))
             .filter_map(|(path, _)| path.strip_prefix(prefix.as_slice()))
             .map(|path| String::from_utf8_lossy(path).into_owned())
+            .collect())
+    }
+
+    /// What installing the codebase compiled: the shared libraries of a build
+    /// layer, without those of packages that came along.
+    fn artefacts(&self, build: &LayerId, site_packages: &str) -> Result<BTreeSet<String>, Error> {
+        let manifest = self.store.manifest(build)?;
+        let libraries: BTreeSet<String> = manifest
+            .entries
+            .iter()
+            .filter(|(_, kind)| matches!(kind, Kind::File { .. }))
+            .filter_map(|(path, _)| std::str::from_utf8(path).ok())
+            .filter(|path| rebuild::is_library(path))
+            .map(|path| format!("/{path}"))
+            .collect();
+        if libraries.is_empty() {
+            return Ok(libraries);
+        }
+        let own = rebuild::own_files(&self.store.layer_tree(build)?, site_packages);
+        let testbed = format!("{TESTBED}/");
+        let mine = libraries.into_iter();
+        Ok(mine
+            .filter(|path| path.starts_with(&testbed) || own.contains(path))
             .collect())
     }
 
@@ -393,22 +465,36 @@ impl Environments {
         name: &str,
         make: impl FnOnce() -> Result<LayerId, Error>,
     ) -> Result<LayerId, Error> {
-        let path = self.home.root().join("layers").join(name);
-        let known = || {
-            let id: LayerId = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
-            self.store.manifest(&id).is_ok().then_some(id)
-        };
-        if let Some(id) = known() {
-            return Ok(id);
-        }
-        let _guard = self.store.lock_key(name)?;
-        if let Some(id) = known() {
-            return Ok(id);
-        }
-        let id = make()?;
-        swegym_data::atomic::write(&path, id.as_str().as_bytes())?;
-        Ok(id)
+        let made = named_layer(&self.home, &self.store, name, || make().map(Ok::<_, ()>))?;
+        Ok(made.expect("it is made or an error"))
     }
+}
+
+/// A layer that is remembered by name, made if it is not there. Where making
+/// it fails in a way that is an answer, nothing is remembered.
+pub(crate) fn named_layer<E>(
+    home: &Home,
+    store: &Store,
+    name: &str,
+    make: impl FnOnce() -> Result<Result<LayerId, E>, Error>,
+) -> Result<Result<LayerId, E>, Error> {
+    let path = home.root().join("layers").join(name);
+    let known = || {
+        let id: LayerId = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+        store.manifest(&id).is_ok().then_some(id)
+    };
+    if let Some(id) = known() {
+        return Ok(Ok(id));
+    }
+    let _guard = store.lock_key(name)?;
+    if let Some(id) = known() {
+        return Ok(Ok(id));
+    }
+    let made = make()?;
+    if let Ok(id) = &made {
+        swegym_data::atomic::write(&path, id.as_str().as_bytes())?;
+    }
+    Ok(made)
 }
 
 /// One build of one environment.
@@ -499,6 +585,11 @@ impl<'a> Build<'a> {
         let recipe = &candidate.recipe;
         let interpreter = self.all.interpreter(recipe)?;
         let plan = BuildPlan::new(recipe, &interpreter, &Layout::default());
+        let index = if layers.iter().any(|layer| layer.role == REBUILD) {
+            index_variables()
+        } else {
+            BTreeMap::new()
+        };
         let meta = Meta {
             recipe: recipe.clone(),
             because: candidate.because.clone(),
@@ -510,6 +601,7 @@ impl<'a> Build<'a> {
                 .iter()
                 .map(|s| s.path.display().to_string())
                 .collect(),
+            index,
         };
         let Value::Object(meta) = serde_json::to_value(meta).expect("plain data") else {
             unreachable!("a struct is an object")
@@ -542,7 +634,7 @@ impl<'a> Build<'a> {
 
         let key = hash(
             format!(
-                "{} {below:?} {} {BUILDER_VERSION}",
+                "{} {below:?} {} {DEPS_VERSION}",
                 recipe.dependency_key(),
                 uv.version
             )
@@ -565,6 +657,9 @@ impl<'a> Build<'a> {
         if !steps.is_empty() {
             let upper = self.steps(steps.into_iter(), &below, &uv, on_step)?;
             let origin = Origin::OverlayUpper { below: ids(&below) };
+            let kept = self.scratch.fresh();
+            let tools = upper.join("opt/swegym");
+            fs::rename(&tools, &kept).map_err(|e| Error::io(&tools, e))?;
             let build = self.all.store.ingest(
                 &upper,
                 &IngestOptions {
@@ -574,9 +669,32 @@ impl<'a> Build<'a> {
                     ..IngestOptions::default()
                 },
             )?;
+            let compiled = self
+                .all
+                .artefacts(&build.id, &site_packages(&interpreter))?;
+            if !compiled.is_empty() {
+                below.insert(0, layer(REBUILD, &self.rebuild_layer(&kept, &uv)?));
+            }
             below.insert(0, layer("build", &build.id));
         }
         Ok(below)
+    }
+
+    /// What building the codebase again takes: uv, and what its cache holds
+    /// of the first build's requirements.
+    fn rebuild_layer(&self, kept: &Path, uv: &Uv) -> Result<LayerId, Error> {
+        let program = kept.join("uv");
+        fs::copy(&uv.path, &program).map_err(|e| Error::io(&program, e))?;
+        let options = IngestOptions {
+            prefix: "/opt/swegym".into(),
+            // What was made of the base itself must be made anew.
+            exclude: ["uv-cache/sdists-*/{editable,path}", "uv-cache/builds-*"]
+                .map(str::to_owned)
+                .into(),
+            consume: true,
+            ..IngestOptions::default()
+        };
+        Ok(self.all.store.ingest(kept, &options)?.id)
     }
 
     /// Runs steps in one sandbox; returns the folder with what they changed.
@@ -708,6 +826,9 @@ impl<'a> Build<'a> {
     }
 }
 
+/// Role of the layer with what a rebuild takes.
+const REBUILD: &str = "rebuild";
+
 /// What a build writes that is no part of the environment.
 const BUILD_EXCLUDES: &[&str] = &[
     "dev",
@@ -777,6 +898,27 @@ fn registry_variables() -> BTreeMap<String, String> {
     found
 }
 
+/// Addresses of the package registry, without names and passwords.
+fn index_variables() -> BTreeMap<String, String> {
+    let set = registry_variables().into_iter();
+    set.filter(|(name, _)| name.starts_with("UV_") && name.contains("INDEX"))
+        .map(|(name, value)| {
+            let urls = value.split_whitespace().map(without_user);
+            (name, urls.collect::<Vec<_>>().join(" "))
+        })
+        .collect()
+}
+
+/// `https://user:word@host/simple` -> `https://host/simple`.
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
 fn site_packages(interpreter: &Interpreter) -> String {
     let v = interpreter.version;
     format!("{VENV}/lib/python{}.{}/site-packages", v.major, v.minor)
@@ -833,7 +975,7 @@ fn by_framework(framework: Framework) -> Option<Parser> {
     })
 }
 
-fn file_name(id: &str) -> String {
+pub(crate) fn file_name(id: &str) -> String {
     id.chars()
         .map(|c| {
             if c.is_ascii_alphanumeric() || "-_.".contains(c) {

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use swegym_core::{InfraKind, Instance, Outcome, Prediction, Status};
+use swegym_core::{InfraKind, Instance, Outcome, Prediction};
 use swegym_data::{
     Ended, KeyParts, LogTree, Resources, ResultRow, RunDir, RunSummary, summary_file_name,
 };
 
 use crate::dispatch::{Attempt, Cancel, Event as Job, dispatch};
 use crate::environment::{Environment, Environments};
-use crate::grade::{self, GRADER_VERSION, Graded, Grader};
+use crate::grade::{self, GRADER_VERSION, GoldRecord, Graded, Grader};
 use crate::home::Home;
 use crate::{Error, dispatch, hash, runner};
 
@@ -148,7 +148,7 @@ struct Shared {
 }
 
 /// A gold run's record, or why there is none.
-type Gold = Result<Arc<BTreeMap<String, Status>>, String>;
+type Gold = Result<Arc<GoldRecord>, String>;
 
 struct Task {
     instance: Arc<Instance>,
@@ -370,6 +370,9 @@ impl Shared {
         timings.insert("gold".into(), clock.elapsed().as_secs_f64());
         self.step(id, "tests");
         let graded = grader.grade(patch, &gold)?;
+        if environment.kit.is_some() {
+            timings.insert("rebuild".into(), graded.build_seconds);
+        }
         timings.insert("tests".into(), graded.test_seconds);
         Ok((key, graded))
     }
@@ -378,7 +381,10 @@ impl Shared {
     /// or that of a run now. Made once, however many predictions wait for it.
     fn gold(&self, grader: &Grader<'_>) -> Result<Gold, Error> {
         if let Some(recorded) = &grader.instance.gold_status {
-            return Ok(Ok(Arc::new(recorded.clone())));
+            return Ok(Ok(Arc::new(GoldRecord {
+                tests: recorded.clone(),
+                signs: None,
+            })));
         }
         let key = gold_key(grader.instance, grader.environment);
         let slot = {

@@ -25,7 +25,10 @@ impl Funnel {
 
     /// Counts a candidate that reached a stage, and all before it.
     pub fn reached(&mut self, stage: &str) {
-        let last = self.stages.get_index_of(stage).expect("a stage of this funnel");
+        let last = self
+            .stages
+            .get_index_of(stage)
+            .expect("a stage of this funnel");
         for (_, count) in self.stages.iter_mut().take(last + 1) {
             *count += 1;
         }

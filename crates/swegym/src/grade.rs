@@ -1,5 +1,6 @@
-//! Grades one prediction (GRADING: the pipeline): compose the tree, run the
-//! hidden tests in a fresh sandbox, judge what the trusted runner says.
+//! Grades one prediction (GRADING: the pipeline): compose the tree, build
+//! compiled extensions again where the patch touches them, run the hidden
+//! tests in a fresh sandbox, judge what the trusted runner says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,20 +11,23 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use swegym_core::{
     Backend, Command, EvalType, ExecOutput, Exit, Flag, InfraKind, Instance, Limits, Outcome,
-    SandboxError, Status, StatusMap, TestRun,
+    Output, Sandbox, SandboxError, SandboxSpec, Status, StatusMap, TestRun,
 };
 use swegym_data::patch::FileEntry;
 use swegym_grade::compat::{self, InstanceReport};
 use swegym_grade::{
-    Expectation, Parser, StrictInput, TwinRun, Verdict, decode_report, strict_verdict,
+    Expectation, Parser, Signs, StrictInput, TwinRun, Verdict, decode_report, strict_verdict,
 };
+
+use tempfile::TempDir;
 
 use crate::compose::{self, Base, ComposeError, Composed, Delta, Reverted};
 use crate::environment::{Environment, TESTBED};
-use crate::{Error, runner};
+use crate::rebuild::{self, Failure, Rebuilder, Rebuilt};
+use crate::{Error, hash, runner};
 
 /// Version of the verdict's meaning; part of every result's key.
-pub const GRADER_VERSION: u32 = 1;
+pub const GRADER_VERSION: u32 = 2;
 
 /// Descriptor of the private channel inside the sandbox.
 const CHANNEL: u32 = 199;
@@ -66,6 +70,9 @@ pub struct Graded {
     pub reverted: Vec<Reverted>,
     /// Wall time of everything, seconds.
     pub seconds: f64,
+    /// Wall time of building compiled extensions again, seconds; next to
+    /// nothing where the patch touches none.
+    pub build_seconds: f64,
     /// Wall time of the test command, seconds.
     pub test_seconds: f64,
     /// CPU time of the test command, seconds, where measured.
@@ -88,12 +95,24 @@ impl Graded {
             swegym: None,
             reverted: Vec::new(),
             seconds: 0.0,
+            build_seconds: 0.0,
             test_seconds: 0.0,
             cpu_seconds: None,
             peak_memory: None,
             log: String::new(),
         }
     }
+}
+
+/// What is remembered of a gold run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GoldRecord {
+    /// Status of every test.
+    pub tests: BTreeMap<String, Status>,
+    /// What the runner saw beside them; unknown where a dataset has only the
+    /// statuses.
+    #[serde(default)]
+    pub signs: Option<Signs>,
 }
 
 /// A gold patch that does not resolve in its environment.
@@ -120,9 +139,34 @@ pub struct Grader<'a> {
 }
 
 /// One run of the test command, and what it used.
-struct Ran {
-    run: TestRun,
-    output: ExecOutput,
+pub(crate) struct Ran {
+    pub run: TestRun,
+    pub output: ExecOutput,
+}
+
+impl Ran {
+    /// What is there to report where no test was run.
+    fn nothing() -> Self {
+        let exit = Exit::Code(1);
+        Self {
+            run: TestRun {
+                exit,
+                log: String::new(),
+                log_truncated: false,
+                report: None,
+                seconds: 0.0,
+            },
+            output: ExecOutput {
+                exit,
+                stdout: Output::default(),
+                stderr: Output::default(),
+                channel: Vec::new(),
+                seconds: 0.0,
+                cpu_seconds: None,
+                peak_memory: None,
+            },
+        }
+    }
 }
 
 impl Grader<'_> {
@@ -131,7 +175,7 @@ impl Grader<'_> {
     /// # Errors
     /// If the run breaks. A gold patch that does not resolve is `Ok(Err(…))`:
     /// nothing can be graded in this environment.
-    pub fn gold_record(&self) -> Result<Result<BTreeMap<String, Status>, GoldFailure>, Error> {
+    pub fn gold_record(&self) -> Result<Result<GoldRecord, GoldFailure>, Error> {
         let composed = match self.compose(&self.instance.patch) {
             Ok(composed) => composed,
             Err(e) => {
@@ -142,11 +186,23 @@ impl Grader<'_> {
                 }));
             }
         };
-        let ran = self.run(&composed.delta)?;
+        let built = match self.rebuild(&composed)? {
+            Ok(built) => built,
+            Err(failure) => {
+                return Ok(Err(GoldFailure {
+                    why: format!("gold: {}", failure.why),
+                    log: failure.log,
+                }));
+            }
+        };
+        let ran = self.run(&composed.delta, built.as_ref())?;
         let parser = self.parser()?;
-        let verdict = self.judge(parser, &ran.run, Expectation::GoldRun, None);
+        let verdict = self.judge(parser, &ran.run, Expectation::GoldRun, None, None);
         if verdict.outcome.resolved() {
-            return Ok(Ok(verdict.tests.into_iter().collect()));
+            return Ok(Ok(GoldRecord {
+                tests: verdict.tests.into_iter().collect(),
+                signs: ran.run.report.as_ref().map(Signs::of),
+            }));
         }
         Ok(Err(GoldFailure {
             why: self.why_not(parser, &verdict, &ran.run),
@@ -154,26 +210,11 @@ impl Grader<'_> {
         }))
     }
 
-    /// Status of every test with a patch, judged by nobody.
-    ///
-    /// # Errors
-    /// If the run breaks or the patch does not apply.
-    pub fn statuses(&self, patch: &str) -> Result<StatusMap, Error> {
-        let composed = self
-            .compose(patch)
-            .map_err(|e| Error::input(format!("{}: {e}", self.instance.instance_id), ""))?;
-        let ran = self.run(&composed.delta)?;
-        let parser = self.parser()?;
-        Ok(self
-            .judge(parser, &ran.run, Expectation::Passed, None)
-            .tests)
-    }
-
     /// Grades a patch against a recorded gold run.
     ///
     /// # Errors
     /// If the sandbox or the disk fails; the caller may retry.
-    pub fn grade(&self, patch: &str, gold: &BTreeMap<String, Status>) -> Result<Graded, Error> {
+    pub fn grade(&self, patch: &str, gold: &GoldRecord) -> Result<Graded, Error> {
         let started = Instant::now();
         let composed = match self.compose(patch) {
             Ok(composed) => composed,
@@ -187,33 +228,110 @@ impl Grader<'_> {
             }
         };
         let parser = self.parser()?;
-        let ran = self.run(&composed.delta)?;
-        let expect = Expectation::Recorded(gold);
-        let mut verdict = self.judge(parser, &ran.run, expect, None);
+        let clock = Instant::now();
+        let built = self.rebuild(&composed)?;
+        let build_seconds = clock.elapsed().as_secs_f64();
+        let built = match built {
+            Ok(built) => built,
+            Err(failure) => {
+                let verdict = self.unbuilt(patch, &failure)?;
+                let ran = Ran::nothing();
+                let mut graded = self.graded(patch, composed, parser, verdict, ran, started);
+                graded.build_seconds = build_seconds;
+                return Ok(graded);
+            }
+        };
+        let ran = self.run(&composed.delta, built.as_ref())?;
+        let expect = Expectation::Recorded(&gold.tests);
+        let signs = gold.signs.as_ref();
+        let mut verdict = self.judge(parser, &ran.run, expect, signs, None);
         if verdict.outcome.resolved()
             && let Some(mutants) = &self.instance.mutants
         {
-            let twin = self.run(&with_mutants(&composed.delta, &mutants.files))?;
+            let mutated = with_mutants(&composed.delta, &mutants.files);
+            let twin = self.run(&mutated, built.as_ref())?;
             let twin = TwinRun {
                 must_fail: &mutants.must_fail,
                 run: &twin.run,
             };
-            verdict = self.judge(parser, &ran.run, expect, Some(twin));
+            verdict = self.judge(parser, &ran.run, expect, signs, Some(twin));
         }
-        Ok(self.graded(patch, composed, parser, verdict, ran, started))
+        let mut graded = self.graded(patch, composed, parser, verdict, ran, started);
+        graded.build_seconds = build_seconds;
+        if let Some(built) = built.filter(|built| !built.lost.is_empty()) {
+            graded.flags.push(Flag {
+                name: "extension_lost".into(),
+                detail: built.lost.join(", "),
+            });
+        }
+        Ok(graded)
     }
 
-    fn compose(&self, patch: &str) -> Result<Composed, ComposeError> {
+    /// The verdict of a patch that does not build.
+    fn unbuilt(&self, patch: &str, failure: &Failure) -> Result<Verdict, Error> {
+        let mut detail = failure.why.clone();
+        if let Some(rebuilder) = self.rebuilder() {
+            let log = rebuilder.keep_log(&hash(patch.as_bytes())[..8], &failure.log)?;
+            let name = log.file_name().unwrap_or_default().to_string_lossy();
+            detail += &format!("; its log is {name}");
+        }
+        Ok(Verdict {
+            outcome: if failure.timed_out {
+                Outcome::Timeout
+            } else {
+                Outcome::Unresolved
+            },
+            flags: vec![Flag {
+                name: "does_not_build".into(),
+                detail,
+            }],
+            tests: StatusMap::new(),
+        })
+    }
+
+    fn rebuilder(&self) -> Option<Rebuilder<'_>> {
+        Some(Rebuilder {
+            backend: self.backend,
+            environment: self.environment,
+            kit: self.environment.kit.as_ref()?,
+            instance: self.instance,
+            options: self.options,
+        })
+    }
+
+    /// Compiled extensions of a composed tree, where the environment's are
+    /// not right.
+    pub(crate) fn rebuild(
+        &self,
+        composed: &Composed,
+    ) -> Result<Result<Option<Rebuilt>, Failure>, Error> {
+        match self.rebuilder() {
+            Some(rebuilder) => rebuilder.rebuild(composed),
+            None => Ok(Ok(None)),
+        }
+    }
+
+    pub(crate) fn compose(&self, patch: &str) -> Result<Composed, ComposeError> {
         let environment = self.environment;
         let base = Base {
             tree: &environment.tree(),
             files: &environment.files,
             importable: &environment.importable,
         };
-        compose::compose(&base, self.instance, patch)
+        let mut composed = compose::compose(&base, self.instance, patch)?;
+        if let Some(kit) = &environment.kit {
+            rebuild::drop_artefacts(kit, &mut composed);
+        }
+        Ok(composed)
     }
 
-    fn parser(&self) -> Result<Parser, Error> {
+    /// A composed tree, for those who made the patch themselves.
+    pub(crate) fn composed(&self, patch: &str) -> Result<Composed, Error> {
+        self.compose(patch)
+            .map_err(|e| Error::input(format!("{}: {e}", self.instance.instance_id), ""))
+    }
+
+    pub(crate) fn parser(&self) -> Result<Parser, Error> {
         self.environment.parser.as_ref().copied().map_err(|e| {
             Error::input(
                 format!("{}: {e}", self.instance.instance_id),
@@ -222,17 +340,19 @@ impl Grader<'_> {
         })
     }
 
-    fn judge(
+    pub(crate) fn judge(
         &self,
         parser: Parser,
         run: &TestRun,
         expect: Expectation<'_>,
+        gold: Option<&Signs>,
         twin: Option<TwinRun<'_>>,
     ) -> Verdict {
         strict_verdict(&StrictInput {
             fail_to_pass: &self.instance.fail_to_pass,
             pass_to_pass: &self.instance.pass_to_pass,
             expect,
+            gold,
             parser,
             run,
             twin,
@@ -240,7 +360,26 @@ impl Grader<'_> {
     }
 
     /// Runs the test command over a composed tree in a fresh sandbox.
-    fn run(&self, delta: &Delta) -> Result<Ran, Error> {
+    fn run(&self, delta: &Delta, built: Option<&Rebuilt>) -> Result<Ran, Error> {
+        self.run_in_mode(delta, built, "")
+    }
+
+    /// As `run`; modes are words for the runner (see `swegym_hook.py`).
+    pub(crate) fn run_in_mode(
+        &self,
+        delta: &Delta,
+        built: Option<&Rebuilt>,
+        modes: &str,
+    ) -> Result<Ran, Error> {
+        let top = self.top_layer(delta)?;
+        let mut sandbox = self.backend.create(&self.spec(top.path(), built))?;
+        let ran = execute(self.environment, self.options, &mut *sandbox, modes)?;
+        sandbox.close()?;
+        Ok(ran)
+    }
+
+    /// A layer with a composed tree and the runner.
+    pub(crate) fn top_layer(&self, delta: &Delta) -> Result<TempDir, Error> {
         fs::create_dir_all(self.scratch).map_err(|e| Error::io(self.scratch, e))?;
         let top = tempfile::Builder::new()
             .prefix("grade-")
@@ -253,46 +392,22 @@ impl Grader<'_> {
             top.path(),
             &self.environment.site_packages,
         ))?;
+        Ok(top)
+    }
 
+    pub(crate) fn spec(&self, top: &Path, built: Option<&Rebuilt>) -> SandboxSpec {
         let mut spec = self.environment.sandbox_spec(false);
-        spec.layers.insert(0, top.path().to_owned());
+        if let Some(built) = built {
+            spec.layers.insert(0, built.tree.clone());
+        }
+        spec.layers.insert(0, top.to_owned());
         spec.readonly.push(runner::DIR.into());
         spec.limits = self.options.limits.clone();
         // Sets iterate in the same order in every run.
         for (name, value) in [("PYTHONHASHSEED", "0"), ("PYTHONNOUSERSITE", "1")] {
             spec.env.entry(name.into()).or_insert_with(|| value.into());
         }
-        let mut sandbox = self.backend.create(&spec)?;
-
-        let mut key = [0; 32];
-        fill_random(&mut key);
-        let command = self.command(&key);
-        let output = sandbox.exec(&command)?;
-        sandbox.close()?;
-        let run = TestRun {
-            exit: output.exit,
-            log: output.stdout.text(),
-            log_truncated: output.stdout.dropped > 0,
-            report: Some(decode_report(&output.channel, &key))
-                .filter(|_| self.environment.has_runner),
-            seconds: output.seconds,
-        };
-        Ok(Ran { run, output })
-    }
-
-    fn command(&self, key: &[u8]) -> Command {
-        let mut command = Command::new([
-            "/bin/bash".to_owned(),
-            format!("{}/launch.sh", runner::DIR),
-            runner::CLAIM.to_owned(),
-            self.environment.test_command.clone(),
-        ]);
-        command.stdin = format!("{CHANNEL} {}\n", hex(key)).into_bytes();
-        command.channel = Some(CHANNEL);
-        command.merge_stderr = true;
-        command.timeout = Some(self.options.timeout);
-        command.cwd = Some(TESTBED.into());
-        command
+        spec
     }
 
     fn graded(
@@ -340,6 +455,7 @@ impl Grader<'_> {
             swegym,
             reverted: composed.reverted,
             seconds: started.elapsed().as_secs_f64(),
+            build_seconds: 0.0,
             test_seconds: ran.run.seconds,
             cpu_seconds: ran.output.cpu_seconds,
             peak_memory: ran.output.peak_memory,
@@ -400,6 +516,37 @@ impl Grader<'_> {
 }
 
 /// One flag a name; the first few details say enough.
+/// Runs the test command of an environment, armed with a key of its own.
+pub(crate) fn execute(
+    environment: &Environment,
+    options: &Options,
+    sandbox: &mut dyn Sandbox,
+    modes: &str,
+) -> Result<Ran, Error> {
+    let mut key = [0; 32];
+    fill_random(&mut key);
+    let mut command = Command::new([
+        "/bin/bash".to_owned(),
+        format!("{}/launch.sh", runner::DIR),
+        runner::CLAIM.to_owned(),
+        environment.test_command.clone(),
+    ]);
+    command.stdin = format!("{CHANNEL} {}{modes}\n", hex(&key)).into_bytes();
+    command.channel = Some(CHANNEL);
+    command.merge_stderr = true;
+    command.timeout = Some(options.timeout);
+    command.cwd = Some(TESTBED.into());
+    let output = sandbox.exec(&command)?;
+    let run = TestRun {
+        exit: output.exit,
+        log: output.stdout.text(),
+        log_truncated: output.stdout.dropped > 0,
+        report: Some(decode_report(&output.channel, &key)).filter(|_| environment.has_runner),
+        seconds: output.seconds,
+    };
+    Ok(Ran { run, output })
+}
+
 fn merged(flags: Vec<Flag>) -> Vec<Flag> {
     let mut by_name: IndexMap<String, Vec<String>> = IndexMap::new();
     for flag in flags {
@@ -418,7 +565,7 @@ fn merged(flags: Vec<Flag>) -> Vec<Flag> {
         .collect()
 }
 
-fn with_mutants(delta: &Delta, files: &BTreeMap<String, String>) -> Delta {
+pub(crate) fn with_mutants(delta: &Delta, files: &BTreeMap<String, String>) -> Delta {
     let mut twin = delta.clone();
     for (path, text) in files {
         twin.insert(path.clone(), Some(FileEntry::regular(text.as_bytes())));

@@ -3,21 +3,27 @@
 //! | stage | takes | gives |
 //! |---|---|---|
 //! | [`tasks`] | dataset | `Instance`s |
-//! | [`releases`] | two releases of a package | `Instance` |
+//! | [`collect`] | releases of a package | candidates: `Instance`s that were not run |
+//! | [`synth`] | a codebase with tests | `Instance`s with injected bugs |
 //! | [`codebase`] | `Instance` | its files at the base commit |
 //! | [`environment`] | `Instance`, codebase | `Environment`: layers of the store |
 //! | [`compose`] | base, prediction, hidden tests | the tree that is graded |
+//! | `rebuild` | `Environment`, composed tree | its compiled extensions |
 //! | [`grade`] | `Environment`, patch | `Graded`: outcome, flags, statuses |
-//! | [`validate`] | `Instance` without test lists | FAIL_TO_PASS, PASS_TO_PASS |
+//! | [`observe`] | `Environment`, patch | statuses that nobody judges |
+//! | [`validate`] | candidate | `Instance` with lists, gold record and mutants, or why not |
 //! | [`evaluate`] | dataset, predictions | results and reports of a run |
 //! | [`report`] | results | one HTML page |
 //!
-//! Beside them: [`bench`] (numbers), [`demo`] (the main job on real packages), [`home`] (folders), [`dispatch`] (many jobs on few threads),
-//! [`protect`] (what a prediction may not decide), [`runner`] (the trusted
-//! test runner's files), [`exit`] (exit codes).
+//! Beside them: [`bench`] (numbers), [`demo`] (the main job on real packages),
+//! [`home`] (folders), [`dispatch`] (many jobs on few threads), [`records`] and
+//! [`funnel`] (what became of each candidate), [`protect`] (what a prediction
+//! may not decide), [`runner`] (the trusted test runner's files), [`exit`]
+//! (exit codes).
 
 pub mod bench;
 pub mod codebase;
+pub mod collect;
 pub mod compose;
 pub mod demo;
 pub mod dispatch;
@@ -25,12 +31,16 @@ pub mod environment;
 mod error;
 pub mod evaluate;
 pub mod exit;
+pub mod funnel;
 pub mod grade;
 pub mod home;
+pub mod observe;
 pub mod protect;
-pub mod releases;
+mod rebuild;
+pub mod records;
 pub mod report;
 pub mod runner;
+pub mod synth;
 pub mod tasks;
 pub mod validate;
 

@@ -1,12 +1,16 @@
 //! Runs of the tests that nobody judges: what tasks are made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
-use swegym_core::{Exit, Record, Status, StatusMap, TestRun};
-use swegym_grade::{Expectation, Parser, call_results};
+use swegym_core::{Backend, Exit, Record, SnapshotId, Status, StatusMap, TestIds, TestRun};
+use swegym_grade::{Expectation, Parser, StrictInput, call_results, strict_verdict};
+use tempfile::TempDir;
 
 use crate::Error;
-use crate::grade::{Grader, Ran, with_mutants};
+use crate::environment::{Environment, TESTBED};
+use crate::grade::{self, Grader, Ran, execute, with_mutants};
 
 /// What to run, and how to look at it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,6 +68,10 @@ impl Grader<'_> {
     /// If the sandbox fails, or a patch of the instance does not apply.
     pub fn observe(&self, look: Look<'_>) -> Result<Observation, Error> {
         let composed = self.composed(look.patch)?;
+        let built = self.rebuild(&composed)?.map_err(|failure| {
+            let what = format!("{}: {}", self.instance.instance_id, failure.why);
+            Error::input(what, "")
+        })?;
         let delta = match look.mutants {
             Some(files) => with_mutants(&composed.delta, files),
             None => composed.delta,
@@ -74,19 +82,85 @@ impl Grader<'_> {
         }
         if look.trace {
             modes.push_str(" trace:");
-            modes.push_str(crate::environment::TESTBED);
+            modes.push_str(TESTBED);
         }
-        let ran = self.run_in_mode(&delta, &modes)?;
-        let parser = self.parser()?;
-        let tests = self
-            .judge(parser, &ran.run, Expectation::Passed, None)
-            .tests;
-        Ok(observation(ran, parser, tests))
+        let ran = self.run_in_mode(&delta, built.as_ref(), &modes)?;
+        Ok(observation(ran, self.parser()?))
     }
 }
 
-fn observation(ran: Ran, parser: Parser, tests: StatusMap) -> Observation {
+/// A sandbox in which the tests have run once: interpreter and framework find
+/// their caches in every copy of it.
+pub struct Warm {
+    backend: Arc<dyn Backend>,
+    environment: Environment,
+    parser: Parser,
+    snapshot: SnapshotId,
+    /// Layer of the runner.
+    _top: TempDir,
+}
+
+impl Warm {
+    /// Runs the tests once and keeps what that left.
+    ///
+    /// # Errors
+    /// If the sandbox fails.
+    pub fn new(backend: Arc<dyn Backend>, grader: &Grader<'_>) -> Result<Self, Error> {
+        let composed = grader.composed("")?;
+        let top = grader.top_layer(&composed.delta)?;
+        let mut sandbox = backend.create(&grader.spec(top.path(), None))?;
+        execute(grader.environment, grader.options, &mut *sandbox, "")?;
+        let snapshot = sandbox.snapshot()?;
+        sandbox.close()?;
+        Ok(Self {
+            environment: grader.environment.clone(),
+            parser: grader.parser()?,
+            snapshot,
+            backend,
+            _top: top,
+        })
+    }
+
+    /// Runs the tests in a copy with other files.
+    ///
+    /// # Errors
+    /// If the sandbox fails.
+    pub fn observe(
+        &self,
+        options: &grade::Options,
+        files: &BTreeMap<String, String>,
+    ) -> Result<Observation, Error> {
+        let mut sandbox = self.backend.restore(&self.snapshot)?;
+        for (path, text) in files {
+            let path = Path::new(TESTBED).join(path);
+            sandbox.write(&path, text.as_bytes(), false)?;
+        }
+        let ran = execute(&self.environment, options, &mut *sandbox, "")?;
+        sandbox.close()?;
+        Ok(observation(ran, self.parser))
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        // It may be gone with its backend already.
+        let _ = self.backend.drop_snapshot(&self.snapshot);
+    }
+}
+
+fn observation(ran: Ran, parser: Parser) -> Observation {
     let Ran { run, output } = ran;
+    let nothing = TestIds::default();
+    let verdict = strict_verdict(&StrictInput {
+        fail_to_pass: &nothing,
+        pass_to_pass: &nothing,
+        expect: Expectation::Passed,
+        gold: None,
+        parser,
+        run: &run,
+        twin: None,
+    });
+    let tests = verdict.tests;
     let TestRun {
         exit,
         log,

@@ -60,7 +60,7 @@ fn releases(ui: &Ui, global: &Global, args: CollectPypiArgs) -> Result<u8, Error
     if let (true, Some(e)) = (found.is_empty(), failure.take()) {
         return Err(e);
     }
-    found.sort();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
     let rows: Vec<&Raw> = found.iter().flat_map(|(_, raw)| raw).collect();
     let candidates: Vec<&Instance> = rows.iter().filter_map(|r| r.instance.as_ref()).collect();
     let path = args.out.join("candidates.jsonl");

@@ -8,7 +8,7 @@ use swegym::dispatch::{Attempt, Event, dispatch};
 use swegym::environment::Environments;
 use swegym::evaluate::{self, Plan, Rules};
 use swegym::report::{self, EnvironmentRow, Page};
-use swegym::{Error, dispatch as pool, exit, grade};
+use swegym::{Error, dispatch as pool, exit, grade, validate};
 use swegym_core::Instance;
 use swegym_forge::Mode;
 
@@ -34,7 +34,8 @@ pub fn run(ui: &Ui, global: &Global, args: DemoArgs) -> Result<u8, Error> {
     };
     let mut progress = ui.progress(releases.len(), "tasks");
     progress.resume(0);
-    let (environments, options, place) = (open()?, grading.clone(), home.clone());
+    let options = validate::Options::default();
+    let (environments, place) = (open()?, home.clone());
     let mut tasks: Vec<Instance> = Vec::new();
     let mut failure = None;
     let done = dispatch(

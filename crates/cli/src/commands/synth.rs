@@ -106,7 +106,9 @@ fn show(ui: &Ui, bar: &mut Option<Progress>, event: &Event<'_>) {
             total,
             resumed,
         } => {
-            ui.say(format!("{seed}: {total} bugs to try, {resumed} done before"));
+            ui.say(format!(
+                "{seed}: {total} bugs to try, {resumed} done before"
+            ));
             let mut started = ui.progress(*total, "synth");
             started.resume(*resumed as u64);
             *bar = Some(started);

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use swegym_core::{EnvSpec, Instance};
 use swegym_forge::{
-    BuildPlan, Layer, Layout, MemoryTree, Mode, Recipe, Specs, StepName, recipe_for,
+    BuildPlan, Layer, Layout, MemoryTree, Mode, Recipe, Specs, Step, StepName, recipe_for,
 };
 
 use crate::interpreter;
@@ -42,6 +42,12 @@ fn recipe(environment: EnvSpec) -> Recipe {
 /// Runs all steps but the compilation; returns what uv was asked, with the
 /// folder's name replaced.
 fn calls(recipe: &Recipe, dir: &Path) -> String {
+    calls_of(dir, |layout| {
+        BuildPlan::new(recipe, &interpreter("3.9.18"), layout).steps
+    })
+}
+
+fn calls_of(dir: &Path, steps: impl Fn(&Layout) -> Vec<Step>) -> String {
     let uv = dir.join("uv");
     fs::write(&uv, RECORDER).expect("write uv");
     fs::set_permissions(&uv, fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -52,8 +58,8 @@ fn calls(recipe: &Recipe, dir: &Path) -> String {
         cache: dir.join("cache"),
         scratch: dir.join("scratch"),
     };
-    let plan = BuildPlan::new(recipe, &interpreter("3.9.18"), &layout);
-    for step in plan.steps.iter().filter(|s| s.name != StepName::Compile) {
+    let steps = steps(&layout).into_iter();
+    for step in steps.filter(|s| s.name != StepName::Compile) {
         let output = Command::new("/bin/bash")
             .args(["-c", &step.script])
             .env_clear()
@@ -89,6 +95,26 @@ fn recorded_versions_are_installed_as_they_are() {
     uv pip install --exclude-newer 2022-05-01 --exclude-newer-package setuptools=2023-02-01 --build-constraints DIR/scratch/build-constraints.txt -C editable_mode=compat -e .[a,b]
     ");
     assert!(dir.path().join("it's there").is_file());
+}
+
+#[test]
+fn a_rebuild_asks_no_registry_and_installs_no_requirements() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut recipe = recipe(EnvSpec {
+        python: Some("3.9".into()),
+        pre_install: vec!["pip install cython".into()],
+        install: Some("pip install -e .[a]".into()),
+        ..EnvSpec::default()
+    });
+    recipe.exclude_newer_package.clear();
+    recipe.build_constraints.clear();
+    let steps = |layout: &Layout| BuildPlan::rebuild(&recipe, &interpreter("3.9.18"), layout);
+    let layout = Layout::default();
+    assert!(steps(&layout).iter().all(|step| !step.network));
+    insta::assert_snapshot!(calls_of(dir.path(), steps), @r"
+    uv pip install --offline --exclude-newer 2022-05-01 -C editable_mode=compat cython
+    uv pip install --offline --exclude-newer 2022-05-01 -C editable_mode=compat --no-deps -e .[a]
+    ");
 }
 
 #[test]
@@ -130,7 +156,7 @@ fn dependency_steps_do_not_depend_on_the_codebase() {
     two.install_env.insert("VERSION".into(), "2".into());
     two.pre_install.push("make".into());
     two.env.insert("TZ".into(), "UTC".into());
-    let layer = |recipe: &Recipe| -> Vec<swegym_forge::Step> {
+    let layer = |recipe: &Recipe| -> Vec<Step> {
         let plan = BuildPlan::new(recipe, &interpreter("3.9.18"), &Layout::default());
         let steps = plan.steps.into_iter();
         steps.filter(|s| s.layer == Layer::Deps).collect()

@@ -117,6 +117,7 @@ fn resolves(statuses: &[&str], gold: &BTreeMap<String, Status>) -> bool {
         fail_to_pass: &listed[..1],
         pass_to_pass: &listed[1..],
         expect: Expectation::Recorded(gold),
+        gold: None,
         parser: parser("pytest").unwrap(),
         run: &run,
         twin: None,

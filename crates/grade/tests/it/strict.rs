@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use swegym_core::{Exit, InfraKind, Outcome, Phase, Record, Status, TestRun};
 use swegym_grade::{
-    Expectation, Parser, StrictInput, TwinRun, Verdict, decode_report, encode_record, parser,
-    strict_verdict,
+    Expectation, Parser, Signs, StrictInput, TwinRun, Verdict, decode_report, encode_record,
+    parser, strict_verdict,
 };
 
 use crate::support::{
@@ -36,6 +36,7 @@ fn judge_listed(
         fail_to_pass: &ids(f2p),
         pass_to_pass: &ids(p2p),
         expect,
+        gold: None,
         parser,
         run,
         twin,
@@ -599,4 +600,90 @@ fn the_twin_run_must_fail() {
         judge_twin(&torn, Exit::Code(1)).outcome,
         Outcome::Tampered(_)
     ));
+}
+
+/// Clean records with a digest and flags.
+fn signed(digest: &str, flags: &[&str]) -> Vec<Record> {
+    let mut records = pytest_records(&GOOD, 0);
+    let end = records.pop().unwrap();
+    for record in &mut records {
+        if let Record::Collect { digest: old, .. } = record {
+            *old = digest.into();
+        }
+    }
+    records.extend(flags.iter().map(|name| Record::Flag {
+        name: (*name).into(),
+        detail: format!("{name} of {P2P}"),
+    }));
+    records.push(end);
+    records
+}
+
+/// Outcome and flags of a run, held against the signs of a gold run.
+fn beside(gold: Option<&[Record]>, records: &[Record]) -> (Outcome, Vec<String>) {
+    let signs = gold.map(|gold| Signs::of(&decode_report(&wire(gold), KEY)));
+    let run = run(records, Exit::Code(0));
+    let verdict = strict_verdict(&StrictInput {
+        fail_to_pass: &ids(&[F2P]),
+        pass_to_pass: &ids(&[P2P]),
+        expect: Expectation::Passed,
+        gold: signs.as_ref(),
+        parser: parser("pytest").unwrap(),
+        run: &run,
+        twin: None,
+    });
+    let names = flags(&verdict).into_iter().map(str::to_owned).collect();
+    (verdict.outcome, names)
+}
+
+#[test]
+fn flags_of_interference_are_tampering_unless_gold_has_them() {
+    for name in [
+        "outcome_changed",
+        "body_not_run",
+        "exit_disagrees",
+        "uncollected",
+    ] {
+        let clean = signed("d", &[]);
+        let flagged = signed("d", &[name]);
+        let (outcome, _) = beside(Some(&clean), &flagged);
+        assert!(
+            matches!(&outcome, Outcome::Tampered(why) if why[0].starts_with(name)),
+            "{name}: {outcome:?}"
+        );
+        assert_eq!(beside(Some(&flagged), &flagged).0, Outcome::Resolved);
+        // Nothing is known about gold.
+        assert_eq!(beside(None, &flagged).0, Outcome::Resolved);
+    }
+    let (outcome, flags) = beside(
+        Some(&signed("d", &[])),
+        &signed("d", &["patched", "traced"]),
+    );
+    assert_eq!(outcome, Outcome::Resolved);
+    assert_eq!(flags, ["patched", "traced"]);
+}
+
+#[test]
+fn another_collection_is_a_flag_and_no_verdict() {
+    let gold = signed("d", &[]);
+    assert_eq!(
+        beside(Some(&gold), &signed("e", &[])),
+        (Outcome::Resolved, vec!["collection_differs".to_owned()])
+    );
+    for same in [Some(gold.as_slice()), None] {
+        assert_eq!(beside(same, &gold), (Outcome::Resolved, vec![]));
+    }
+    // A run that ends without having collected anything differs; one that was
+    // cut before says nothing.
+    let silent: Vec<Record> = gold
+        .iter()
+        .filter(|record| !matches!(record, Record::Collect { .. }))
+        .cloned()
+        .collect();
+    let differs = |records: &[Record]| {
+        let (_, flags) = beside(Some(&gold), records);
+        flags.iter().any(|flag| flag == "collection_differs")
+    };
+    assert!(differs(&silent));
+    assert!(!differs(&silent[..silent.len() - 1]));
 }

@@ -17,5 +17,5 @@ pub use history::single_commit;
 pub use leaks::leaks;
 pub use mirror::{Mirrors, Repo};
 pub use registry::Registry;
-pub use sdist::{Archive, Requirement};
+pub use sdist::{Archive, Release, Requirement};
 pub use unpack::{LineEnds, UnpackLimits, unpack};

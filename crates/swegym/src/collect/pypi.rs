@@ -98,8 +98,13 @@ fn pairs(
             match found {
                 Some(at) => Ok(Some(at)),
                 None => Err(Error::input(
-                    format!("{option}: {package} has no release {version} with a source distribution"),
-                    format!("the newest is {}", releases.last().map_or("", |r| &r.version)),
+                    format!(
+                        "{option}: {package} has no release {version} with a source distribution"
+                    ),
+                    format!(
+                        "the newest is {}",
+                        releases.last().map_or("", |r| &r.version)
+                    ),
                 )),
             }
         }
@@ -245,10 +250,19 @@ fn split(patch: Patch) -> (Patch, Patch) {
 
 /// Python files that are no part of a package.
 fn is_settings(path: &str) -> bool {
-    matches!(path, "setup.py" | "noxfile.py" | "tasks.py" | "fabfile.py" | "versioneer.py")
-        || ["docs/", "doc/", "examples/", "benchmarks/", "tools/", "scripts/"]
-            .iter()
-            .any(|dir| path.starts_with(dir))
+    matches!(
+        path,
+        "setup.py" | "noxfile.py" | "tasks.py" | "fabfile.py" | "versioneer.py"
+    ) || [
+        "docs/",
+        "doc/",
+        "examples/",
+        "benchmarks/",
+        "tools/",
+        "scripts/",
+    ]
+    .iter()
+    .any(|dir| path.starts_with(dir))
 }
 
 fn has_tests(dir: &Path) -> bool {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swegym_core::{Instance, Mutants, Status, TestIds};
-use swegym_data::patch::{FileEntry, Tree};
+use swegym_data::patch::Tree;
 use swegym_forge::mutate::{self, Mutation};
 use swegym_forge::symptom::{self, Templates};
 use swegym_forge::{Framework, visible};
@@ -26,9 +26,7 @@ use crate::environment::{Environment, Environments};
 use crate::observe::{Look, Observation, Warm};
 use crate::protect::is_test_path;
 use crate::records::Records;
-use crate::validate::{
-    self, Dropped, Reason, Rejection, Runs, Stop, Trial, diff, finished, lists,
-};
+use crate::validate::{self, Dropped, Reason, Rejection, Runs, Stop, Trial, diff, finished, lists};
 use crate::{Error, grade, hash};
 
 /// Part of every record's key.
@@ -266,10 +264,16 @@ impl Codebase {
         mutation: &Mutation,
     ) -> Vec<String> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        let changed = functions.iter().filter(|f| mutation.functions.contains(&f.id));
+        let changed = functions
+            .iter()
+            .filter(|f| mutation.functions.contains(&f.id));
         for number in changed.flat_map(|f| tests_of(covered, f)) {
             let id = &self.baseline.tests[number as usize];
-            match test_file(id, self.environment.meta.recipe.framework, &self.environment.files) {
+            match test_file(
+                id,
+                self.environment.meta.recipe.framework,
+                &self.environment.files,
+            ) {
                 Some(file) => *counts.entry(file).or_default() += 1,
                 // Its tests cannot be chosen by file: run them all.
                 None => return Vec::new(),
@@ -300,8 +304,8 @@ impl Codebase {
             .apply(&text)
             .map_err(|e| Error::bug(format!("{}: {e}", bug.path)))?;
         let set = self.set(&bug.files)?;
-        let change = BTreeMap::from([(bug.path.clone(), Some(FileEntry::regular(broken.clone())))]);
-        let first = set.warm.observe(self.environments.backend(), &set.grading, &change)?;
+        let change = BTreeMap::from([(bug.path.clone(), broken.clone())]);
+        let first = set.warm.observe(&set.grading, &change)?;
         finished(&first, &set.grading)?;
         let quick = split(&set.gold, &[&first]);
         usable(&quick.0, &quick.1)?;
@@ -341,14 +345,18 @@ impl Codebase {
     }
 
     fn instance(&self, bug: &Bug, set: &Set, text: &str, broken: &str) -> Instance {
-        let operator = bug.mutation.changes.first().map_or("none", |c| c.operator.as_str());
-        let kind = if bug.mutation.changes.len() > 1 { "combined" } else { operator };
+        let operator = bug
+            .mutation
+            .changes
+            .first()
+            .map_or("none", |c| c.operator.as_str());
+        let kind = if bug.mutation.changes.len() > 1 {
+            "combined"
+        } else {
+            operator
+        };
         let mut instance = self.seed.clone();
-        instance.instance_id = format!(
-            "{}.{kind}__{}",
-            self.seed.instance_id,
-            &bug.key[..8]
-        );
+        instance.instance_id = format!("{}.{kind}__{}", self.seed.instance_id, &bug.key[..8]);
         instance.base_patch = Some(diff(&bug.path, Some(text), Some(broken)));
         instance.patch = diff(&bug.path, Some(broken), Some(text));
         instance.test_command = Some(set.environment.test_command.clone());
@@ -397,9 +405,8 @@ impl Codebase {
         let grader = trial.grader(&self.seed);
         let cold = grader.observe(Look::default())?;
         finished(&cold, grading)?;
-        let warm = Warm::new(&grader)?;
-        let unchanged = BTreeMap::new();
-        let again = warm.observe(self.environments.backend(), grading, &unchanged)?;
+        let warm = Warm::new(self.environments.shared_backend(), &grader)?;
+        let again = warm.observe(grading, &BTreeMap::new())?;
         finished(&again, grading)?;
         let gold: BTreeMap<String, Status> = cold
             .tests
@@ -519,12 +526,7 @@ impl Codebase {
         Ok((!mutants.must_fail.is_empty()).then_some(mutants))
     }
 
-    fn twin_of(
-        &self,
-        set: &Set,
-        trial: &Trial<'_>,
-        path: &str,
-    ) -> Result<Option<Twin>, Stop> {
+    fn twin_of(&self, set: &Set, trial: &Trial<'_>, path: &str) -> Result<Option<Twin>, Stop> {
         let Some(text) = self.text(path)? else {
             return Ok(None);
         };
@@ -693,7 +695,10 @@ fn split(
     for (id, _) in gold.iter().filter(|(_, s)| **s == Status::Passed) {
         let passed = |run: &&Observation| run.tests.get(id) == Some(&Status::Passed);
         let failed = |run: &&Observation| {
-            matches!(run.tests.get(id), None | Some(Status::Failed | Status::Error))
+            matches!(
+                run.tests.get(id),
+                None | Some(Status::Failed | Status::Error)
+            )
         };
         if runs.iter().all(passed) {
             pass.push(id.clone());
@@ -717,4 +722,3 @@ fn usable(fail_to_pass: &[String], pass_to_pass: &[String]) -> Result<(), Reject
     }
     Ok(())
 }
-

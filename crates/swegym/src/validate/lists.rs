@@ -57,7 +57,11 @@ pub fn lists(runs: Runs<'_>) -> (Lists, Dropped, BTreeMap<String, Status>) {
     let mut dropped = Dropped::default();
     let mut steady = BTreeMap::new();
     for (id, status) in &runs.gold[0].tests {
-        if runs.gold.iter().any(|run| run.tests.get(id) != Some(status)) {
+        if runs
+            .gold
+            .iter()
+            .any(|run| run.tests.get(id) != Some(status))
+        {
             dropped.flaky.push(id.clone());
             continue;
         }

@@ -14,14 +14,12 @@ mod lists;
 pub mod stage;
 mod twins;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use swegym_core::{Backend, Exit, Instance, Mutants, Outcome, Status};
-use swegym_data::patch::Patch;
+use swegym_core::{Backend, Exit, Instance};
 use swegym_store::source::leaks;
 
 pub use cheats::{Cheat, cheats, module_of};
@@ -397,14 +395,19 @@ impl Trial<'_> {
         let Some(module) = module_of(&instance.patch) else {
             return Ok(Vec::new());
         };
-        let tree = compose::base_tree(&self.environment.tree(), instance)
-            .map_err(|e| Error::input(e.to_string(), ""))?;
+        let source = self.environment.tree();
+        let tree =
+            compose::base_tree(&source, instance).map_err(|e| Error::input(e.to_string(), ""))?;
         cheats(&tree, &module).map_err(|e| Error::io(module, e))
     }
 
     /// The fix must be nowhere in the history that comes with the codebase.
     fn check_history(&self, instance: &Instance) -> Result<(), Stop> {
-        let Some((_, tree)) = self.environment.layers.iter().find(|(role, _)| role == "git")
+        let Some((_, tree)) = self
+            .environment
+            .layers
+            .iter()
+            .find(|(role, _)| role == "git")
         else {
             return Ok(());
         };

@@ -169,10 +169,16 @@ fn key(candidate: &Instance, options: &Options) -> String {
 }
 
 fn is_final(record: &Record) -> bool {
-    record.rejection.as_ref().is_none_or(|r| r.reason != Reason::Machine)
+    record
+        .rejection
+        .as_ref()
+        .is_none_or(|r| r.reason != Reason::Machine)
 }
 
-fn record_of(candidate: &Instance, ended: Result<Result<Valid, Rejection>, Error>) -> (Record, bool) {
+fn record_of(
+    candidate: &Instance,
+    ended: Result<Result<Valid, Rejection>, Error>,
+) -> (Record, bool) {
     match ended {
         Ok(Ok(valid)) => {
             let record = Record {
@@ -258,4 +264,3 @@ fn stage_before(reason: Reason) -> &'static str {
         }
     }
 }
-

@@ -101,7 +101,10 @@ pub(crate) fn mutants_of(
         .iter()
         .filter(|id| ids.contains(id))
         .count();
-    let stubborn = functions.iter().filter(|f| f.best.is_none()).map(|f| f.ids.len());
+    let stubborn = functions
+        .iter()
+        .filter(|f| f.best.is_none())
+        .map(|f| f.ids.len());
     let stubborn: usize = stubborn.sum();
     if stubborn > 0 {
         report

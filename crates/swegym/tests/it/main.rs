@@ -4,6 +4,7 @@
 
 mod integrity;
 mod real;
+mod rebuild;
 mod support;
 mod tidy;
 
@@ -14,6 +15,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = tidy::trials();
     trials.extend(integrity::trials());
+    trials.extend(rebuild::trials());
     trials.extend(real::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
