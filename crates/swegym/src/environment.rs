@@ -1006,3 +1006,21 @@ impl From<swegym_data::DataError> for Error {
 pub fn is_unavailable(error: &Error) -> bool {
     matches!(error, Error::Sandbox(SandboxError::Unavailable { .. }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_lose_names_and_passwords_only() {
+        for (url, want) in [
+            ("https://host/simple", "https://host/simple"),
+            ("https://me:pw@host:8/simple", "https://host:8/simple"),
+            ("own=https://me@host", "own=https://host"),
+            ("https://host/a@b", "https://host/a@b"),
+            ("/wheels", "/wheels"),
+        ] {
+            assert_eq!(without_user(url), want);
+        }
+    }
+}
