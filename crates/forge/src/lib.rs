@@ -5,6 +5,10 @@
 //! codebase itself; the first that applies. Everything but [`host`] is a pure
 //! function of its arguments: the caller runs the steps of a [`BuildPlan`] in
 //! a sandbox. See docs/design/recipes.md.
+//!
+//! Tasks from injected bugs are made here too, as pure text: [`mutate`] breaks
+//! functions, [`twin`] rewrites hidden tests, [`symptom`] writes the issue. See
+//! docs/design/mutation.md.
 
 mod directives;
 mod error;

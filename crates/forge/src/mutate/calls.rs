@@ -128,7 +128,6 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("any", "all"),
     ("floor", "ceil"),
     ("lstrip", "rstrip"),
-    ("strip", "lstrip"),
     ("startswith", "endswith"),
     ("find", "rfind"),
     ("index", "rindex"),
@@ -137,16 +136,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("upper", "lower"),
     ("title", "capitalize"),
     ("ljust", "rjust"),
-    ("append", "extend"),
-    ("keys", "values"),
-    ("add", "discard"),
     ("union", "intersection"),
-    ("appendleft", "append"),
-    ("popleft", "pop"),
     ("match", "search"),
-    ("fullmatch", "match"),
-    ("isdigit", "isalnum"),
-    ("isalpha", "isalnum"),
     ("isupper", "islower"),
     ("removeprefix", "removesuffix"),
     ("issubset", "issuperset"),
@@ -156,10 +147,24 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("cumsum", "cumprod"),
     ("basename", "dirname"),
     ("bisect_left", "bisect_right"),
-    ("heappush", "heappushpop"),
-    ("get", "pop"),
-    ("update", "setdefault"),
-    ("zip", "zip_longest"),
+];
+
+/// The same where the way back leads to what most objects lack.
+const ONE_WAY: &[(&str, &str)] = &[
+    ("strip", "lstrip"),
+    ("strip", "rstrip"),
+    ("append", "extend"),
+    ("appendleft", "append"),
+    ("popleft", "pop"),
+    ("fullmatch", "match"),
+    ("isdigit", "isalnum"),
+    ("isalpha", "isalnum"),
+    ("keys", "values"),
+    ("values", "keys"),
+    ("items", "keys"),
+    ("zip_longest", "zip"),
+    ("add", "discard"),
+    ("setdefault", "get"),
 ];
 
 pub(super) fn call(w: &mut Walk<'_, '_>, e: &ExprCall) {
@@ -311,14 +316,13 @@ fn unwrap(w: &mut Walk<'_, '_>, e: &ExprCall, name: &str) {
 }
 
 fn neighbours(w: &mut Walk<'_, '_>, e: &ExprCall, name: &str) {
-    for (one, two) in NEIGHBOURS {
-        let other = if name == *one {
-            two
-        } else if name == *two {
-            one
-        } else {
-            continue;
-        };
+    let there = NEIGHBOURS.iter().chain(ONE_WAY);
+    let back = NEIGHBOURS.iter().map(|(one, two)| (two, one));
+    for (_, other) in there
+        .map(|(one, two)| (one, two))
+        .chain(back)
+        .filter(|(one, _)| **one == name)
+    {
         match &*e.func {
             // A name of the function's own is not the builtin.
             Expr::Name(function)

@@ -22,11 +22,11 @@ pub(super) fn subscript(w: &mut Walk<'_, '_>, e: &ExprSubscript) {
                 w.replace(op::INDEX_BOUNDARY, e.slice.range(), "-1");
             }
         }
-        Expr::UnaryOp(unary) if unary.op == UnaryOp::USub => {
-            if w.src.slice(&*unary.operand) == "1" {
-                w.replace(op::INDEX_BOUNDARY, e.slice.range(), "0");
-                w.replace(op::INDEX_BOUNDARY, e.slice.range(), "-2");
-            }
+        Expr::UnaryOp(unary)
+            if unary.op == UnaryOp::USub && w.src.slice(&*unary.operand) == "1" =>
+        {
+            w.replace(op::INDEX_BOUNDARY, e.slice.range(), "0");
+            w.replace(op::INDEX_BOUNDARY, e.slice.range(), "-2");
         }
         Expr::BinOp(sum) if w.src.slice(&*sum.right) == "1" => {
             let text = w.src.alone(&sum.left);

@@ -131,7 +131,7 @@ pub fn replace_function(text: &str, id: &str, source: &str) -> Result<String, Re
             let reason = "something stands beside it, or it is none".to_owned();
             return Err(RewriteError::NotAFunction(reason));
         };
-        if def.name != found.def.name {
+        if def.name.as_str() != found.def.name.as_str() {
             return Err(RewriteError::OtherName {
                 wanted: found.def.name.to_string(),
                 found: def.name.to_string(),

@@ -95,6 +95,13 @@ impl Templates {
         Self(own.into_iter().collect())
     }
 
+    /// Those whose name a condition admits.
+    #[must_use]
+    pub fn retain(mut self, mut wanted: impl FnMut(&str) -> bool) -> Self {
+        self.0.retain(|name, _| wanted(name));
+        self
+    }
+
     /// Their names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -6,7 +6,7 @@ use ruff_text_size::Ranged;
 use super::Kind;
 use super::assertions::Offers;
 use super::truth::{equal, expected, holds, named};
-use super::values::bump;
+use super::values::{bump, is_pure};
 use crate::python::{Edit, last_name};
 
 /// Methods and what asserts the opposite.
@@ -125,12 +125,15 @@ pub(super) fn check(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall) {
         }
     } else {
         match (name, args) {
-            ("assertTrue" | "assert_", [test, ..]) => {
-                // Only what is within: the method itself is flipped below.
-                if !matches!(test, Expr::Name(_) | Expr::Attribute(_) | Expr::Call(_)) {
-                    holds(o, test);
-                }
-            }
+            // Only what is within: the method itself is flipped below.
+            (
+                "assertTrue" | "assert_",
+                [
+                    test @ (Expr::Compare(_) | Expr::BoolOp(_) | Expr::UnaryOp(_)),
+                    ..,
+                ],
+            ) => holds(o, test),
+            ("assertTrue" | "assert_", _) => {}
             ("assertFalse" | "assertIsNone" | "assertIsNotNone", _) => {}
             ("assertIn" | "assertIs" | "assertRegex", [one, two, ..]) => {
                 let want = if name == "assertIn" { one } else { two };
@@ -151,7 +154,7 @@ pub(super) fn check(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall) {
 
 /// A value of an array and one more are not equal.
 fn shifted(o: &mut Offers<'_, '_, '_, '_>, want: &Expr) {
-    if want.is_literal_expr() {
+    if is_pure(want) {
         return;
     }
     let operand = o.test.src.operand(want);

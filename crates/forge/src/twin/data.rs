@@ -47,13 +47,13 @@ impl<'s, 'a, 't> Test<'s, 'a, 't> {
             .find_map(|d| parameters::edits(self.src, &d.expression, name, self.ids, seed))
     }
 
-    /// Edits of the literal that a variable was given before `at`, if it is
-    /// there for the assertions only.
-    pub(super) fn variable(&self, name: &str, at: TextSize, seed: usize) -> Vec<Edit> {
-        let expected = name
-            .split('_')
-            .any(|word| EXPECTED.iter().any(|e| word.starts_with(e)));
-        if !expected && self.used.iter().any(|used| used == name) {
+    /// Edits of the literal that a variable was given before `at`: where its
+    /// name says that it is expected, or where it is the `whole` expectation,
+    /// holds nothing but literals and is there for the assertions only.
+    pub(super) fn variable(&self, name: &str, at: TextSize, whole: bool, seed: usize) -> Vec<Edit> {
+        let mut words = name.split('_');
+        let expected = words.any(|word| EXPECTED.iter().any(|e| word.starts_with(e)));
+        if !expected && (!whole || self.used.iter().any(|used| used == name)) {
             return Vec::new();
         }
         let mut last = Last {
@@ -63,6 +63,7 @@ impl<'s, 'a, 't> Test<'s, 'a, 't> {
         };
         last.visit_body(&self.found.def.body);
         last.value
+            .filter(|value| expected || values::is_pure(value))
             .map(|value| values::bump(self.src, value, seed))
             .unwrap_or_default()
     }

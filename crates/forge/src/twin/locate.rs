@@ -137,7 +137,7 @@ impl<'f, 'a> Index<'f, 'a> {
                     class_decorators: decorators,
                 }),
                 None if self.classes.contains_key(class) => Err(format!(
-                    "`{method}` comes from a base class in another file"
+                    "`{method}` comes from a base class in another file, or is gone"
                 )),
                 None => Err(format!("there is no class `{class}`")),
             };

@@ -95,7 +95,7 @@ pub fn alternatives(
         let src = Source::parse(text)?;
         let all = functions::find(&src);
         let index = locate::Index::new(src.body(), &all);
-        let mut known: HashMap<(String, bool), Vec<Alternative>> = HashMap::new();
+        let mut known: HashMap<String, Vec<Alternative>> = HashMap::new();
         let ids = ids_by_function(path, tests);
         let entries = tests.iter().map(|id| {
             let place = locate::name(path, id)
@@ -106,7 +106,7 @@ pub fn alternatives(
                 Err(reason) => return none(id, None, reason),
             };
             let qualname = place.found.function.qualname.clone();
-            let key = (format!("{:?} {qualname}", name.qualname), false);
+            let key = format!("{:?} {qualname}", name.qualname);
             let list = known.entry(key).or_insert_with(|| {
                 let own = name.qualname.as_ref().and_then(|n| ids.get(n));
                 let test = Test::new(&src, &place, own.map_or(&[][..], Vec::as_slice));

@@ -176,7 +176,7 @@ fn value_label(src: &Source<'_>, value: &Expr, name: &str, index: usize) -> Opti
             let number = e.operand.as_number_literal_expr()?;
             let text = number_label(&number.value, src.slice(&*e.operand))?;
             // `-0` is `0`.
-            (text.trim_matches(['0', '.']) != "").then(|| format!("-{text}"))
+            (!text.trim_matches(['0', '.']).is_empty()).then(|| format!("-{text}"))
         }
         Expr::BooleanLiteral(e) => Some(if e.value { "True" } else { "False" }.to_owned()),
         Expr::NoneLiteral(_) => Some("None".to_owned()),

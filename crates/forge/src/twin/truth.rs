@@ -143,6 +143,7 @@ pub(super) fn expected(o: &mut Offers<'_, '_, '_, '_>, want: &Expr) {
 
 /// Follows names to parametrized values and to assignments.
 pub(super) fn named(o: &mut Offers<'_, '_, '_, '_>, want: &Expr) {
+    let whole = want.is_name_expr();
     let mut names = Vec::new();
     ruff_python_ast::helpers::any_over_expr(want, |e: &Expr| {
         if let Expr::Name(name) = e {
@@ -155,7 +156,7 @@ pub(super) fn named(o: &mut Offers<'_, '_, '_, '_>, want: &Expr) {
         if let Some(edits) = o.test.parameter(&name, o.seed) {
             o.offer(Kind::Parameter, edits);
         }
-        let edits = o.test.variable(&name, want.start(), o.seed);
+        let edits = o.test.variable(&name, want.start(), whole, o.seed);
         o.offer_each(Kind::Variable, edits);
     }
 }

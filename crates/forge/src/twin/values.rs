@@ -124,7 +124,9 @@ impl Bump<'_, '_> {
                 for item in e.items[start..].iter().chain(&e.items[..start]) {
                     self.expr(&item.value, depth + 1);
                 }
-                for key in e.items.iter().filter_map(|item| item.key.as_ref()) {
+                // A key that is another one may be one that is there.
+                let keys = e.items.iter().filter_map(|item| item.key.as_ref());
+                for key in keys.take(if self.out.is_empty() { 1 } else { 0 }) {
                     self.expr(key, depth + 1);
                 }
             }

@@ -2,7 +2,10 @@
 
 mod build;
 mod fixtures;
+mod mutate;
 mod specs;
+mod symptom;
+mod twin;
 
 use std::path::{Path, PathBuf};
 
