@@ -5,6 +5,7 @@
 //! code that ran into it. Templates are files, one chosen by the seed.
 
 mod excerpt;
+mod failure;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::random::Random;
+
+pub use failure::failure;
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates/symptom");
 

@@ -480,7 +480,7 @@ impl Codebase {
         let facts = symptom::Facts {
             package: package_of(&self.seed),
             tests: &instance.fail_to_pass,
-            log: &seen.log,
+            log: symptom::failure(&seen.log, &failing),
             test_source: source.as_deref(),
             path: &bug.path,
             root: crate::environment::TESTBED,
@@ -488,7 +488,7 @@ impl Codebase {
             mutated: broken,
         };
         let written = symptom::render(&facts, self.options.mutate.seed, &Templates::embedded())
-            .map_err(|e| Rejection::new(Reason::NoStatement, e.to_string()))?;
+            .map_err(|e| Rejection::new(Reason::NoStatement, e.to_string()).with_log(&seen.log))?;
         instance.problem_statement = written.text;
         Ok(())
     }
