@@ -64,7 +64,10 @@ const WARNINGS: [&str; 3] = ["BytesWarning", "ImportWarning", "UnicodeWarning"];
 
 /// Whether a call expects an exception or a warning.
 pub(super) fn is_raises(call: &ExprCall) -> bool {
-    let name = last_name(&call.func).unwrap_or_default();
+    is_raising(last_name(&call.func).unwrap_or_default())
+}
+
+fn is_raising(name: &str) -> bool {
     let compact = name.replace('_', "").to_ascii_lowercase();
     matches!(name, "raises" | "warns")
         || compact.starts_with("assertraises")
@@ -86,6 +89,7 @@ fn is_helper(name: &str) -> bool {
     .iter()
     .any(|prefix| name.starts_with(prefix))
         || name == "test"
+        || name == "ok_"
         || name.starts_with("test_")
         || name == "fail_unless"
 }
@@ -107,9 +111,10 @@ fn is_equality(name: &str) -> bool {
 
 /// Offers for a call that checks; nothing for any other.
 pub(super) fn check(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall) {
-    let name = last_name(&e.func).unwrap_or_default();
-    if is_raises(e) {
-        return raises(o, e);
+    let test = o.test;
+    let name = test.method(last_name(&e.func).unwrap_or_default());
+    if is_raising(name) {
+        return raises(o, e, name);
     }
     let args = &*e.arguments.args;
     if is_equality(name) {
@@ -125,6 +130,10 @@ pub(super) fn check(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall) {
         }
     } else {
         match (name, args) {
+            // numpy's and nose's, which have no opposite.
+            ("assert_" | "assert_true" | "ok_", [test, ..]) if e.func.is_name_expr() => {
+                holds(o, test);
+            }
             // Only what is within: the method itself is flipped below.
             (
                 "assertTrue" | "assert_",
@@ -175,10 +184,14 @@ fn helper(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall) {
         o.offer_each(Kind::Helper, edits);
         named(o, argument);
     }
+    if let [_, .., last @ Expr::Name(_)] = &**args {
+        let text = format!("({}, None)", o.test.src.slice(last));
+        let edit = Edit::new(last.range().to_std_range(), text);
+        o.offer(Kind::Wrapped, vec![edit]);
+    }
 }
 
-fn raises(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall) {
-    let name = last_name(&e.func).unwrap_or_default();
+fn raises(o: &mut Offers<'_, '_, '_, '_>, e: &ExprCall, name: &str) {
     let compact = name.replace('_', "").to_ascii_lowercase();
     let message = (e.arguments.keywords.iter())
         .find(|k| {

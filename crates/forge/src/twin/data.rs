@@ -25,6 +25,8 @@ pub(super) struct Test<'s, 'a, 't> {
     ids: &'s [String],
     /// Names that are read outside assertions.
     used: Vec<String>,
+    /// Short names of methods that check: `eq = self.assertEqual`.
+    aliases: Vec<(&'a str, &'a str)>,
 }
 
 impl<'s, 'a, 't> Test<'s, 'a, 't> {
@@ -37,7 +39,19 @@ impl<'s, 'a, 't> Test<'s, 'a, 't> {
             class_decorators: place.class_decorators,
             ids,
             used: uses.0,
+            aliases: place.found.def.body.iter().filter_map(alias).collect(),
         }
+    }
+
+    /// The method that a name stands for, or the name.
+    pub(super) fn method<'n>(&self, name: &'n str) -> &'n str
+    where
+        'a: 'n,
+    {
+        let mut aliases = self.aliases.iter();
+        aliases
+            .find(|(alias, _)| *alias == name)
+            .map_or(name, |(_, method)| *method)
     }
 
     /// Edits of the values that a parameter of the test takes.
@@ -67,6 +81,17 @@ impl<'s, 'a, 't> Test<'s, 'a, 't> {
             .map(|value| values::bump(self.src, value, seed))
             .unwrap_or_default()
     }
+}
+
+fn alias(stmt: &Stmt) -> Option<(&str, &str)> {
+    let assign = stmt.as_assign_stmt()?;
+    let [Expr::Name(name)] = &assign.targets[..] else {
+        return None;
+    };
+    let method = assign.value.as_attribute_expr()?.attr.as_str();
+    method
+        .starts_with("assert")
+        .then_some((name.id.as_str(), method))
 }
 
 /// Names read outside assertions.
