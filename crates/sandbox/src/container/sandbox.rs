@@ -48,10 +48,13 @@ const READ: &str = "export LC_ALL=C; f=$1; if [ -d \"$f\" ]; then echo 'Is a dir
                     if [ -e \"$f\" ] && [ ! -f \"$f\" ]; then echo 'not a regular file' >&2; exit 1; fi; \
                     exec cat -- \"$f\"";
 
-const WRITE: &str = "export LC_ALL=C; f=$1; mode=$2; [ -z \"$3\" ] || ulimit -f \"$3\"; \
+/// Input that is not read is read in the end, or an engine may lose what was
+/// said about it.
+const WRITE: &str = "export LC_ALL=C; trap 'cat >/dev/null' EXIT; f=$1; mode=$2; \
+                     [ -z \"$3\" ] || ulimit -f \"$3\"; \
                      if [ -e \"$f\" ] && [ ! -f \"$f\" ] && [ ! -d \"$f\" ]; then echo 'not a regular file' >&2; exit 1; fi; \
                      case $f in */*) d=${f%/*}; [ -d \"$d/\" ] || mkdir -p -- \"$d/\" || exit 1 ;; esac; \
-                     cat >\"$f\" && exec chmod \"$mode\" -- \"$f\"";
+                     cat >\"$f\" && chmod \"$mode\" -- \"$f\"";
 
 /// What a sandbox is started from.
 #[derive(Debug)]
