@@ -8,9 +8,11 @@ mod process;
 mod sandbox;
 mod seccomp;
 mod session;
+mod upper;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -50,6 +52,49 @@ impl Kind {
             Self::Podman => "podman",
             Self::Docker => "docker",
         }
+    }
+}
+
+/// What a spec may ask for, or the native backend does, and an engine cannot.
+/// Sandboxes start without it unless it says otherwise: who needs it takes the
+/// native backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// [`swegym_core::Limits::disk`] for all files together.
+    TotalWrites,
+    /// [`swegym_core::Limits::memory`] for all processes together.
+    TotalMemory,
+    /// Writable binds of what the user inside does not own; such specs are
+    /// refused.
+    ForeignBinds,
+    /// Entries directly in `/`.
+    RootEntries,
+    /// Writes to `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`.
+    HostsFile,
+    /// `nosuid` on the engine's own mounts.
+    NosuidMounts,
+    /// [`swegym_core::ExecOutput::cpu_seconds`].
+    CpuTime,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TotalWrites => {
+                "the size of all writes is not limited, only that of each file and of /dev/shm"
+            }
+            Self::TotalMemory => {
+                "the memory of all processes is not limited, only that of each: it has no cgroups"
+            }
+            Self::ForeignBinds => "writable binds must be owned by the user inside",
+            Self::RootEntries => "the directory / belongs to root, so nothing can be made in it",
+            Self::HostsFile => "/etc/hosts is the engine's own and cannot be written to",
+            Self::NosuidMounts => {
+                "the engine's mounts are not nosuid; no_new_privs makes set-id bits void"
+            }
+            Self::CpuTime => "the CPU time of commands is not measured",
+        })
     }
 }
 
@@ -105,6 +150,23 @@ impl ContainerBackend {
         Self::start(kind, program.as_os_str())
     }
 
+    /// What sandboxes of this engine do without.
+    pub fn unsupported(&self) -> Vec<Unsupported> {
+        let mut missing = vec![
+            Unsupported::TotalWrites,
+            Unsupported::RootEntries,
+            Unsupported::NosuidMounts,
+            Unsupported::CpuTime,
+        ];
+        if !self.0.counts.memory {
+            missing.push(Unsupported::TotalMemory);
+        }
+        if self.0.kind == Kind::Docker {
+            missing.extend([Unsupported::ForeignBinds, Unsupported::HostsFile]);
+        }
+        missing
+    }
+
     /// Removes the containers of supervisors that have died, and gives their
     /// number. Containers end with their supervisor; this is for a machine
     /// that lost power, or an engine that was killed.
@@ -147,22 +209,28 @@ impl ContainerBackend {
             backend: kind.name().to_owned(),
             reason,
         };
+        let profile = |writes_to_host| {
+            let write = || {
+                let mut file = tempfile::NamedTempFile::new()?;
+                file.write_all(seccomp::profile(writes_to_host).as_bytes())?;
+                Ok::<_, io::Error>(file.into_temp_path())
+            };
+            write().map_err(|e| unavailable(format!("write the system-call filter: {e}")))
+        };
         let mut engine = Engine {
             kind,
             program: program.to_owned(),
             rootless: false,
-            profile: tempfile::NamedTempFile::new()
-                .and_then(|mut file| {
-                    file.write_all(seccomp::profile().as_bytes())?;
-                    Ok(file.into_temp_path())
-                })
-                .map_err(|e| unavailable(format!("write the system-call filter: {e}")))?,
+            counts: Counts::default(),
+            profiles: [profile(false)?, profile(true)?],
             images: Mutex::default(),
             snapshots: Mutex::default(),
         };
         let format = match kind {
-            Kind::Podman => "{{.Host.Security.Rootless}}",
-            Kind::Docker => "{{.SecurityOptions}}",
+            Kind::Podman => {
+                "{{.Host.Security.Rootless}} {{.Host.CgroupsVersion}} {{.Host.CgroupControllers}}"
+            }
+            Kind::Docker => "{{.MemoryLimit}} {{.PidsLimit}} {{.SecurityOptions}}",
         };
         let answer = engine
             .ask("ask for its state", ["info", "--format", format])
@@ -172,7 +240,35 @@ impl ContainerBackend {
                     kind.name()
                 ))
             })?;
-        engine.rootless = answer.trim() == "true" || answer.contains("rootless");
+        let words: Vec<&str> = answer
+            .split([' ', '[', ']', '\n'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let says = |word: &str| words.contains(&word);
+        (engine.rootless, engine.counts) = match kind {
+            // Users have no cgroups of the first version.
+            Kind::Podman if words.first() == Some(&"true") => (
+                true,
+                Counts {
+                    memory: says("v2") && says("memory"),
+                    processes: says("v2") && says("pids"),
+                },
+            ),
+            Kind::Podman => (
+                false,
+                Counts {
+                    memory: true,
+                    processes: true,
+                },
+            ),
+            Kind::Docker => (
+                answer.contains("rootless"),
+                Counts {
+                    memory: words.first() == Some(&"true"),
+                    processes: words.get(1) == Some(&"true"),
+                },
+            ),
+        };
         Ok(Self(Arc::new(engine)))
     }
 }
@@ -184,11 +280,13 @@ impl Backend for ContainerBackend {
 
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError> {
         sandbox::check(spec)?;
-        let image = self.0.image(spec)?;
+        sandbox::check_owners(&self.0, spec)?;
+        let (image, tree) = self.0.image(spec)?;
         let readonly = self.0.volumes(spec, &image)?;
         let origin = Arc::new(Origin {
             spec: spec.clone(),
             image,
+            tree,
             readonly,
         });
         Ok(Box::new(ContainerSandbox::start(&self.0, origin)?))
@@ -253,13 +351,23 @@ impl EngineRef {
 /// Images by what they are made of.
 type Images = HashMap<Vec<LayerKey>, (Arc<Image>, Arc<Tree>)>;
 
+/// What the engine's cgroups limit for all processes together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    memory: bool,
+    processes: bool,
+}
+
 /// A container engine.
 #[derive(Debug)]
 struct Engine {
     kind: Kind,
     program: OsString,
     rootless: bool,
-    profile: tempfile::TempPath,
+    counts: Counts,
+    /// System-call filters: for sandboxes that write to themselves only, and
+    /// to directories of the host too.
+    profiles: [tempfile::TempPath; 2],
     /// Images of layers that are known to be there.
     images: Mutex<Images>,
     snapshots: Mutex<HashMap<SnapshotId, Arc<Origin>>>,
@@ -333,8 +441,9 @@ impl Engine {
         }
     }
 
-    /// The image for the layers of a spec, imported unless it is there.
-    fn image(&self, spec: &SandboxSpec) -> Result<Arc<Image>, SandboxError> {
+    /// The image for the layers of a spec, imported unless it is there, and
+    /// what is in it.
+    fn image(&self, spec: &SandboxSpec) -> Result<(Arc<Image>, Arc<Tree>), SandboxError> {
         let start = |step: &str, source| SandboxError::Start {
             step: step.to_owned(),
             source,
@@ -369,7 +478,7 @@ impl Engine {
                 )));
             }
         }
-        Ok(Arc::clone(image))
+        Ok((Arc::clone(image), Arc::clone(tree)))
     }
 
     /// Volumes with what must not be written to, copied out of the image once
