@@ -299,6 +299,8 @@ fn binds(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
         &mut *sandbox,
         "! (echo x > /data/dir/f) 2>/dev/null && ! (echo x > /data/file) 2>/dev/null && ! rm -f /data/dir/f 2>/dev/null",
     )?;
+    // What was made to hold them is like any other directory.
+    sh(&mut *sandbox, "mkdir /data/other && echo x > /data/other/x")?;
     sandbox.reset().map_err(|e| e.to_string())?;
     same(
         "after a reset",

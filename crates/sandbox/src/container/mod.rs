@@ -10,15 +10,15 @@ mod seccomp;
 mod session;
 mod upper;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use swegym_core::{Backend, Sandbox, SandboxError, SandboxSpec, SnapshotId};
 
@@ -454,10 +454,16 @@ impl Engine {
                 .map_err(|e| start(&format!("find layer {}", layer.display()), e))?;
             key.push((layer.clone(), metadata.dev(), metadata.ino()));
         }
+        // What an engine makes for a mount point belongs to root.
+        let parents = mount_parents(spec);
+        key.extend(parents.iter().map(|path| (path.clone(), 0, 0)));
         // One import at a time: the same layers are often asked for at once.
         let mut images = lock(&self.images);
         if !images.contains_key(&key) {
-            let tree = Tree::merge(&spec.layers).map_err(|e| start("read the layers", e))?;
+            let below = directories(&parents).map_err(|e| start("make mount points", e))?;
+            let mut layers = spec.layers.clone();
+            layers.push(below.path().to_owned());
+            let tree = Tree::merge(&layers).map_err(|e| start("read the layers", e))?;
             let digest = tree.digest().map_err(|e| start("read the layers", e))?;
             let reference = format!("localhost/swegym/layers:{digest}");
             self.import(&tree, &reference)
@@ -549,6 +555,33 @@ impl Engine {
             Err(io::Error::other(complaint.trim().to_owned()))
         }
     }
+}
+
+/// Directories above what is bound into a sandbox, from the top.
+fn mount_parents(spec: &SandboxSpec) -> Vec<PathBuf> {
+    let parents = spec.binds.iter().flat_map(|b| b.target.ancestors().skip(1));
+    let below_root = parents.filter_map(|p| p.strip_prefix("/").ok());
+    let named = below_root.filter(|p| !p.as_os_str().is_empty());
+    named
+        .map(Path::to_owned)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+/// A layer with these directories, the same each time.
+fn directories(paths: &[PathBuf]) -> io::Result<tempfile::TempDir> {
+    let layer = tempfile::tempdir()?;
+    for path in paths {
+        std::fs::create_dir(layer.path().join(path))?;
+    }
+    // From the bottom, as each changes the time of the one above.
+    for path in paths.iter().rev() {
+        let directory = std::fs::File::open(layer.path().join(path))?;
+        directory.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        directory.set_times(std::fs::FileTimes::new().set_modified(SystemTime::UNIX_EPOCH))?;
+    }
+    Ok(layer)
 }
 
 /// Locks; what a panicking thread left is still whole in all our uses.

@@ -231,7 +231,9 @@ impl Handle {
                 return Err(failed("start the container", io::Error::other(why)));
             }
         };
-        let memory = origin.spec.limits.memory.and_then(|_| {
+        // Without a limit of its own, the group is one of others too.
+        let limited = origin.spec.limits.memory.filter(|_| engine.counts.memory);
+        let memory = limited.and_then(|_| {
             let pid = engine.ask(
                 "inspect a container",
                 ["inspect", "--format", "{{.State.Pid}}", &name],

@@ -227,9 +227,10 @@ fn try_out(program: &Path) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
+    let text = String::from_utf8_lossy(&output.stderr);
     Err(format!(
         "it cannot run a container: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
+        text.trim().lines().last().unwrap_or_default()
     ))
 }
 
