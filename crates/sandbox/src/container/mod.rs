@@ -18,7 +18,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use swegym_core::{Backend, Sandbox, SandboxError, SandboxSpec, SnapshotId};
 
@@ -281,15 +281,25 @@ impl Backend for ContainerBackend {
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError> {
         sandbox::check(spec)?;
         sandbox::check_owners(&self.0, spec)?;
-        let (image, tree) = self.0.image(spec)?;
-        let readonly = self.0.volumes(spec, &image)?;
-        let origin = Arc::new(Origin {
-            spec: spec.clone(),
-            image,
-            tree,
-            readonly,
-        });
-        Ok(Box::new(ContainerSandbox::start(&self.0, origin)?))
+        let start = || -> Result<ContainerSandbox, SandboxError> {
+            let (image, tree) = self.0.image(spec)?;
+            let readonly = self.0.volumes(spec, &image)?;
+            let origin = Arc::new(Origin {
+                spec: spec.clone(),
+                image,
+                tree,
+                readonly,
+            });
+            ContainerSandbox::start(&self.0, origin)
+        };
+        let started = match start() {
+            // Another process may have removed the image that it had made.
+            Err(SandboxError::Start { .. } | SandboxError::Io { .. }) if self.0.forget_lost() => {
+                start()
+            }
+            other => other,
+        };
+        Ok(Box::new(started?))
     }
 
     fn restore(&self, snapshot: &SnapshotId) -> Result<Box<dyn Sandbox>, SandboxError> {
@@ -317,9 +327,12 @@ fn unknown(snapshot: &SnapshotId) -> SandboxError {
 struct Image {
     engine: EngineRef,
     reference: String,
-    /// Removed when nobody needs it any more; images of layers stay, as a
-    /// cache.
+    /// Made by this process, and removed when it needs it no more.
     temporary: bool,
+    /// Volumes filled from it by this process, removed with it.
+    volumes: Mutex<Vec<String>>,
+    /// What a snapshot was made over, to be removed after it.
+    _below: Option<Arc<Self>>,
 }
 
 /// The engine without what would keep itself alive.
@@ -330,8 +343,11 @@ struct EngineRef {
 
 impl Drop for Image {
     fn drop(&mut self) {
+        // What cannot be removed only takes space, or another process uses it.
+        for volume in lock(&self.volumes).iter() {
+            let _ = self.engine.run(["volume", "rm", volume], QUICK);
+        }
         if self.temporary {
-            // What cannot be removed only takes space.
             let _ = self.engine.run(["rmi", &self.reference], QUICK);
         }
     }
@@ -349,7 +365,36 @@ impl EngineRef {
 }
 
 /// Images by what they are made of.
-type Images = HashMap<Vec<LayerKey>, (Arc<Image>, Arc<Tree>)>;
+type Images = HashMap<Vec<LayerKey>, Imported>;
+
+/// An image of layers that is known to be there.
+#[derive(Debug)]
+struct Imported {
+    image: Arc<Image>,
+    tree: Arc<Tree>,
+    /// When it was last asked for.
+    used: Instant,
+}
+
+/// Images that are kept although no sandbox uses them: every tree that is
+/// graded makes one.
+const KEPT: usize = 8;
+
+/// Forgets the images that were not asked for longest.
+fn forget_old(images: &mut Images) {
+    while images.len() > KEPT {
+        let unused = images
+            .iter()
+            .filter(|(_, i)| Arc::strong_count(&i.image) == 1);
+        let Some(oldest) = unused
+            .min_by_key(|(_, i)| i.used)
+            .map(|(key, _)| key.clone())
+        else {
+            return;
+        };
+        images.remove(&oldest);
+    }
+}
 
 /// What the engine's cgroups limit for all processes together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -466,16 +511,29 @@ impl Engine {
             let tree = Tree::merge(&layers).map_err(|e| start("read the layers", e))?;
             let digest = tree.digest().map_err(|e| start("read the layers", e))?;
             let reference = format!("localhost/swegym/layers:{digest}");
-            self.import(&tree, &reference)
+            let temporary = self
+                .import(&tree, &reference)
                 .map_err(|e| start("import the layers as an image", e))?;
-            let image = Arc::new(Image {
+            forget_old(&mut images);
+            let image = Image {
                 engine: self.reference(),
                 reference,
-                temporary: false,
-            });
-            images.insert(key.clone(), (image, Arc::new(tree)));
+                temporary,
+                volumes: Mutex::default(),
+                _below: None,
+            };
+            let imported = Imported {
+                image: Arc::new(image),
+                tree: Arc::new(tree),
+                used: Instant::now(),
+            };
+            images.insert(key.clone(), imported);
         }
-        let (image, tree) = &images[&key];
+        let imported = images
+            .get_mut(&key)
+            .expect("it is there or was just put there");
+        imported.used = Instant::now();
+        let Imported { image, tree, .. } = &*imported;
         for path in &spec.readonly {
             if !tree.contains(path) {
                 return Err(SandboxError::Invalid(format!(
@@ -523,19 +581,33 @@ impl Engine {
                 }
                 args.extend([&image.reference, "/bin/true"].map(OsString::from));
                 self.ask_within("fill a volume", args, SLOW)?;
+                lock(&image.volumes).push(name.clone());
             }
             volumes.push((name, path.clone()));
         }
         Ok(volumes)
     }
 
-    fn import(&self, tree: &Tree, reference: &str) -> io::Result<()> {
+    /// Forgets images that are not there any more; says whether there were any.
+    fn forget_lost(&self) -> bool {
+        let mut images = lock(&self.images);
+        let before = images.len();
+        images.retain(|_, imported| {
+            let reference = &imported.image.reference;
+            let known = self.reference().run(["image", "inspect", reference], QUICK);
+            known.is_ok_and(|known| known.success())
+        });
+        images.len() < before
+    }
+
+    /// Imports a tree; says whether it was not there already.
+    fn import(&self, tree: &Tree, reference: &str) -> io::Result<bool> {
         let known = self.reference().run(
             ["image", "inspect", "--format", "{{.Id}}", reference],
             QUICK,
         )?;
         if known.success() {
-            return Ok(());
+            return Ok(false);
         }
         let mut child = process::command(&self.program, ["import", "-", reference])
             .stdin(Stdio::piped())
@@ -550,7 +622,7 @@ impl Engine {
             stderr.read_to_string(&mut complaint)?;
         }
         if child.wait()?.success() {
-            written
+            written.map(|()| true)
         } else {
             Err(io::Error::other(complaint.trim().to_owned()))
         }

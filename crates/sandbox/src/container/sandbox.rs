@@ -759,6 +759,8 @@ impl ContainerSandbox {
                 engine: engine.reference(),
                 reference,
                 temporary: true,
+                volumes: Mutex::default(),
+                _below: Some(Arc::clone(&self.origin.image)),
             }),
             tree: Arc::clone(&self.origin.tree),
             readonly: self.origin.readonly.clone(),
