@@ -167,6 +167,13 @@ impl ContainerBackend {
         missing
     }
 
+    /// Removes the images that this process made and no sandbox uses. Dropping
+    /// the backend does the same.
+    pub fn remove_images(&self) {
+        let mut images = lock(&self.0.images);
+        images.retain(|_, imported| Arc::strong_count(&imported.image) > 1);
+    }
+
     /// Removes the containers of supervisors that have died, and gives their
     /// number. Containers end with their supervisor; this is for a machine
     /// that lost power, or an engine that was killed.

@@ -275,6 +275,9 @@ pub fn clean() {
     {
         loudly(&format!("{} could not be removed", place.path().display()));
     }
+    if let Some(Ok(engine)) = DOCKER.get() {
+        engine.backend.remove_images();
+    }
     if let Some(Ok(Engine {
         home: Some(home),
         namespace,
