@@ -39,6 +39,26 @@ pub struct Global {
     /// Folder for caches (environments, mirrors, downloads)
     #[arg(long, global = true, env = "SWEGYM_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
+    /// What makes sandboxes
+    #[arg(
+        long,
+        global = true,
+        env = "SWEGYM_BACKEND",
+        value_enum,
+        default_value_t
+    )]
+    pub backend: BackendKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum BackendKind {
+    /// Namespaces of the kernel
+    #[default]
+    Native,
+    /// Containers of podman: slower, for machines without user namespaces
+    Podman,
+    /// Containers of docker
+    Docker,
 }
 
 #[derive(Debug, Subcommand)]

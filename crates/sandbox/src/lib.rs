@@ -11,7 +11,7 @@ mod container;
 mod native;
 
 #[cfg(unix)]
-pub use container::ContainerBackend;
+pub use container::{ContainerBackend, Unsupported};
 #[cfg(target_os = "linux")]
 pub use native::{Check, NativeBackend, NativeBuilder, Probe, child_main, probe};
 

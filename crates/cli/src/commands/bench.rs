@@ -22,7 +22,7 @@ pub fn run(ui: &Ui, global: &Global, args: BenchArgs) -> Result<u8, Error> {
     let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
     let mut answer: BTreeMap<&str, Value> = BTreeMap::new();
     if wanted(BenchPart::Sandbox) {
-        answer.insert("sandbox", sandboxes(ui, &args)?);
+        answer.insert("sandbox", sandboxes(ui, global, &args)?);
     }
     if wanted(BenchPart::Store) {
         answer.insert("store", store(ui, global)?);
@@ -41,8 +41,8 @@ pub fn run(ui: &Ui, global: &Global, args: BenchArgs) -> Result<u8, Error> {
     Ok(exit::SUCCESS)
 }
 
-fn sandboxes(ui: &Ui, args: &BenchArgs) -> Result<Value, Error> {
-    let backend = commands::backend()?;
+fn sandboxes(ui: &Ui, global: &Global, args: &BenchArgs) -> Result<Value, Error> {
+    let backend = commands::backend(ui, global)?;
     let layer = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
     let base =
         swegym_sandbox::host_base(layer.path(), false).map_err(|e| Error::io(layer.path(), e))?;

@@ -18,7 +18,7 @@ use crate::ui::{DIM, Progress, Ui, human_bytes, human_time, table};
 
 pub fn run(ui: &Ui, global: &Global, args: DemoArgs) -> Result<u8, Error> {
     let home = commands::home(global)?;
-    let backend = commands::backend()?;
+    let backend = commands::backend(ui, global)?;
     let cancel = commands::cancel_on_ctrl_c();
     let open = || Environments::open(&home, backend.clone(), Mode::Auto);
     let grading = grade::Options::default();

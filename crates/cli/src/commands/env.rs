@@ -44,7 +44,7 @@ fn build(ui: &Ui, global: &Global, args: EnvBuildArgs) -> Result<u8, Error> {
     } else {
         Mode::Auto
     };
-    let environments = Environments::open(&home, commands::backend()?, mode)?;
+    let environments = Environments::open(&home, commands::backend(ui, global)?, mode)?;
     let cancel = commands::cancel_on_ctrl_c();
     let options = dispatch::Options {
         memory_per_job: 1 << 30,
@@ -152,7 +152,7 @@ fn list(ui: &Ui, global: &Global) -> Result<u8, Error> {
 
 fn shell(ui: &Ui, global: &Global, id: &str, command: &[String]) -> Result<u8, Error> {
     let home = commands::home(global)?;
-    let environments = Environments::open(&home, commands::backend()?, Mode::Auto)?;
+    let environments = Environments::open(&home, commands::backend(ui, global)?, Mode::Auto)?;
     let environment = environments.by_name(id)?;
     let mut sandbox = environments
         .backend()

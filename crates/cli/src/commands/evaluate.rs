@@ -25,7 +25,7 @@ pub fn run(ui: &Ui, global: &Global, args: EvaluateArgs) -> Result<u8, Error> {
     } else {
         Mode::Auto
     };
-    let environments = Environments::open(&home, commands::backend()?, mode)?;
+    let environments = Environments::open(&home, commands::backend(ui, global)?, mode)?;
     let plan = Plan {
         dir: args
             .out

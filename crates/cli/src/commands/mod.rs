@@ -17,9 +17,10 @@ use swegym::Error;
 use swegym::dispatch::Cancel;
 use swegym::home::Home;
 use swegym_core::{Backend, Instance};
-use swegym_sandbox::NativeBackend;
+use swegym_sandbox::{ContainerBackend, NativeBackend};
 
-use crate::args::Global;
+use crate::args::{BackendKind, Global};
+use crate::ui::{DIM, Ui};
 
 /// The folder for caches.
 pub fn home(global: &Global) -> Result<Home, Error> {
@@ -31,9 +32,17 @@ pub fn home(global: &Global) -> Result<Home, Error> {
     }
 }
 
-/// The sandbox backend of this machine.
-pub fn backend() -> Result<Arc<dyn Backend>, Error> {
-    Ok(Arc::new(NativeBackend::new()?))
+/// The sandbox backend that was asked for; says what it does without.
+pub fn backend(ui: &Ui, global: &Global) -> Result<Arc<dyn Backend>, Error> {
+    let container = match global.backend {
+        BackendKind::Native => return Ok(Arc::new(NativeBackend::new()?)),
+        BackendKind::Podman => ContainerBackend::podman()?,
+        BackendKind::Docker => ContainerBackend::docker()?,
+    };
+    for missing in container.unsupported() {
+        ui.say(format!("{DIM}{}: {missing}{DIM:#}", container.name()));
+    }
+    Ok(Arc::new(container))
 }
 
 /// Instances of a dataset, all or those named; an unknown name is an error.

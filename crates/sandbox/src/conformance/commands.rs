@@ -61,6 +61,14 @@ pub const CHECKS: &[Check] = &[
         run: unprivileged_user,
     },
     Check {
+        name: "hosts_file_is_the_users",
+        run: hosts_file_is_the_users,
+    },
+    Check {
+        name: "entries_in_the_root_directory",
+        run: entries_in_the_root_directory,
+    },
+    Check {
         name: "devices",
         run: devices,
     },
@@ -324,9 +332,19 @@ fn unprivileged_user(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
     // The user has a name, and owns what it finds.
     sh(
         &mut *sandbox,
-        "id -un && touch /etc/x /x && rm /etc/x /x && echo x >> /etc/hosts",
+        "id -un && touch /etc/x && rm /etc/x && echo x >> /etc/passwd",
     )?;
     Ok(())
+}
+
+fn hosts_file_is_the_users(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
+    let mut sandbox = create(backend, &fixture.spec)?;
+    sh(&mut *sandbox, "echo 192.0.2.1 example >> /etc/hosts").map(drop)
+}
+
+fn entries_in_the_root_directory(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
+    let mut sandbox = create(backend, &fixture.spec)?;
+    sh(&mut *sandbox, "touch /x && mkdir /y && rm -r /x /y").map(drop)
 }
 
 fn devices(backend: &dyn Backend, fixture: &Fixture) -> Outcome {

@@ -17,10 +17,19 @@ use super::USER;
 #[derive(Debug)]
 pub struct Tree(BTreeMap<PathBuf, Entry>);
 
+/// One of them.
 #[derive(Debug)]
-struct Entry {
-    source: PathBuf,
-    metadata: Metadata,
+pub struct Entry {
+    pub source: PathBuf,
+    pub metadata: Metadata,
+}
+
+impl Entry {
+    /// Whether an image has it: sockets and devices mean nothing there.
+    pub fn is_archived(&self) -> bool {
+        let kind = self.metadata.file_type();
+        kind.is_dir() || kind.is_file() || kind.is_symlink() || kind.is_fifo()
+    }
 }
 
 impl Tree {
@@ -40,6 +49,16 @@ impl Tree {
     pub fn contains(&self, path: &Path) -> bool {
         path.strip_prefix("/")
             .is_ok_and(|path| self.0.contains_key(path))
+    }
+
+    /// What it has at a path below the root.
+    pub fn get(&self, path: &Path) -> Option<&Entry> {
+        self.0.get(path)
+    }
+
+    /// All it has; what is in a directory follows it.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Entry)> {
+        self.0.iter().map(|(path, entry)| (path.as_path(), entry))
     }
 
     /// Adds a directory of a layer below what layers above it have.
@@ -89,7 +108,7 @@ impl Tree {
     pub fn write(&self, out: impl Write) -> io::Result<()> {
         let mut archive = Builder::new(out);
         let mut links: HashMap<(u64, u64), &Path> = HashMap::new();
-        for (path, entry) in &self.0 {
+        for (path, entry) in self.0.iter().filter(|(_, entry)| entry.is_archived()) {
             let metadata = &entry.metadata;
             let mut header = header(metadata);
             let kind = metadata.file_type();
@@ -113,11 +132,10 @@ impl Tree {
                 header.set_size(metadata.len());
                 let file = File::open(&entry.source).map_err(at(&entry.source))?;
                 archive.append_data(&mut header, path, file.take(metadata.len()))?;
-            } else if kind.is_fifo() {
+            } else {
                 header.set_entry_type(EntryType::Fifo);
                 archive.append_data(&mut header, path, io::empty())?;
             }
-            // Sockets and devices mean nothing in an image.
         }
         archive.into_inner()?.flush()
     }
@@ -152,7 +170,8 @@ fn is_opaque(path: &Path) -> bool {
         })
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + use<> {
+/// Names the file in an error.
+pub fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + use<> {
     let path = path.to_owned();
     move |e| io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }

@@ -8,15 +8,17 @@ mod process;
 mod sandbox;
 mod seccomp;
 mod session;
+mod upper;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use swegym_core::{Backend, Sandbox, SandboxError, SandboxSpec, SnapshotId};
 
@@ -50,6 +52,49 @@ impl Kind {
             Self::Podman => "podman",
             Self::Docker => "docker",
         }
+    }
+}
+
+/// What a spec may ask for, or the native backend does, and an engine cannot.
+/// Sandboxes start without it unless it says otherwise: who needs it takes the
+/// native backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// [`swegym_core::Limits::disk`] for all files together.
+    TotalWrites,
+    /// [`swegym_core::Limits::memory`] for all processes together.
+    TotalMemory,
+    /// Writable binds of what the user inside does not own; such specs are
+    /// refused.
+    ForeignBinds,
+    /// Entries directly in `/`.
+    RootEntries,
+    /// Writes to `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`.
+    HostsFile,
+    /// `nosuid` on the engine's own mounts.
+    NosuidMounts,
+    /// [`swegym_core::ExecOutput::cpu_seconds`].
+    CpuTime,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TotalWrites => {
+                "the size of all writes is not limited, only that of each file and of /dev/shm"
+            }
+            Self::TotalMemory => {
+                "the memory of all processes is not limited, only that of each: it has no cgroups"
+            }
+            Self::ForeignBinds => "writable binds must be owned by the user inside",
+            Self::RootEntries => "the directory / belongs to root, so nothing can be made in it",
+            Self::HostsFile => "/etc/hosts is the engine's own and cannot be written to",
+            Self::NosuidMounts => {
+                "the engine's mounts are not nosuid; no_new_privs makes set-id bits void"
+            }
+            Self::CpuTime => "the CPU time of commands is not measured",
+        })
     }
 }
 
@@ -105,6 +150,30 @@ impl ContainerBackend {
         Self::start(kind, program.as_os_str())
     }
 
+    /// What sandboxes of this engine do without.
+    pub fn unsupported(&self) -> Vec<Unsupported> {
+        let mut missing = vec![
+            Unsupported::TotalWrites,
+            Unsupported::RootEntries,
+            Unsupported::NosuidMounts,
+            Unsupported::CpuTime,
+        ];
+        if !self.0.counts.memory {
+            missing.push(Unsupported::TotalMemory);
+        }
+        if self.0.kind == Kind::Docker {
+            missing.extend([Unsupported::ForeignBinds, Unsupported::HostsFile]);
+        }
+        missing
+    }
+
+    /// Removes the images that this process made and no sandbox uses. Dropping
+    /// the backend does the same.
+    pub fn remove_images(&self) {
+        let mut images = lock(&self.0.images);
+        images.retain(|_, imported| Arc::strong_count(&imported.image) > 1);
+    }
+
     /// Removes the containers of supervisors that have died, and gives their
     /// number. Containers end with their supervisor; this is for a machine
     /// that lost power, or an engine that was killed.
@@ -147,22 +216,28 @@ impl ContainerBackend {
             backend: kind.name().to_owned(),
             reason,
         };
+        let profile = |writes_to_host| {
+            let write = || {
+                let mut file = tempfile::NamedTempFile::new()?;
+                file.write_all(seccomp::profile(writes_to_host).as_bytes())?;
+                Ok::<_, io::Error>(file.into_temp_path())
+            };
+            write().map_err(|e| unavailable(format!("write the system-call filter: {e}")))
+        };
         let mut engine = Engine {
             kind,
             program: program.to_owned(),
             rootless: false,
-            profile: tempfile::NamedTempFile::new()
-                .and_then(|mut file| {
-                    file.write_all(seccomp::profile().as_bytes())?;
-                    Ok(file.into_temp_path())
-                })
-                .map_err(|e| unavailable(format!("write the system-call filter: {e}")))?,
+            counts: Counts::default(),
+            profiles: [profile(false)?, profile(true)?],
             images: Mutex::default(),
             snapshots: Mutex::default(),
         };
         let format = match kind {
-            Kind::Podman => "{{.Host.Security.Rootless}}",
-            Kind::Docker => "{{.SecurityOptions}}",
+            Kind::Podman => {
+                "{{.Host.Security.Rootless}} {{.Host.CgroupsVersion}} {{.Host.CgroupControllers}}"
+            }
+            Kind::Docker => "{{.MemoryLimit}} {{.PidsLimit}} {{.SecurityOptions}}",
         };
         let answer = engine
             .ask("ask for its state", ["info", "--format", format])
@@ -172,7 +247,35 @@ impl ContainerBackend {
                     kind.name()
                 ))
             })?;
-        engine.rootless = answer.trim() == "true" || answer.contains("rootless");
+        let words: Vec<&str> = answer
+            .split([' ', '[', ']', '\n'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let says = |word: &str| words.contains(&word);
+        (engine.rootless, engine.counts) = match kind {
+            // Users have no cgroups of the first version.
+            Kind::Podman if words.first() == Some(&"true") => (
+                true,
+                Counts {
+                    memory: says("v2") && says("memory"),
+                    processes: says("v2") && says("pids"),
+                },
+            ),
+            Kind::Podman => (
+                false,
+                Counts {
+                    memory: true,
+                    processes: true,
+                },
+            ),
+            Kind::Docker => (
+                answer.contains("rootless"),
+                Counts {
+                    memory: words.first() == Some(&"true"),
+                    processes: words.get(1) == Some(&"true"),
+                },
+            ),
+        };
         Ok(Self(Arc::new(engine)))
     }
 }
@@ -184,14 +287,26 @@ impl Backend for ContainerBackend {
 
     fn create(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, SandboxError> {
         sandbox::check(spec)?;
-        let image = self.0.image(spec)?;
-        let readonly = self.0.volumes(spec, &image)?;
-        let origin = Arc::new(Origin {
-            spec: spec.clone(),
-            image,
-            readonly,
-        });
-        Ok(Box::new(ContainerSandbox::start(&self.0, origin)?))
+        sandbox::check_owners(&self.0, spec)?;
+        let start = || -> Result<ContainerSandbox, SandboxError> {
+            let (image, tree) = self.0.image(spec)?;
+            let readonly = self.0.volumes(spec, &image)?;
+            let origin = Arc::new(Origin {
+                spec: spec.clone(),
+                image,
+                tree,
+                readonly,
+            });
+            ContainerSandbox::start(&self.0, origin)
+        };
+        let started = match start() {
+            // Another process may have removed the image that it had made.
+            Err(SandboxError::Start { .. } | SandboxError::Io { .. }) if self.0.forget_lost() => {
+                start()
+            }
+            other => other,
+        };
+        Ok(Box::new(started?))
     }
 
     fn restore(&self, snapshot: &SnapshotId) -> Result<Box<dyn Sandbox>, SandboxError> {
@@ -219,9 +334,12 @@ fn unknown(snapshot: &SnapshotId) -> SandboxError {
 struct Image {
     engine: EngineRef,
     reference: String,
-    /// Removed when nobody needs it any more; images of layers stay, as a
-    /// cache.
+    /// Made by this process, and removed when it needs it no more.
     temporary: bool,
+    /// Volumes filled from it by this process, removed with it.
+    volumes: Mutex<Vec<String>>,
+    /// What a snapshot was made over, to be removed after it.
+    _below: Option<Arc<Self>>,
 }
 
 /// The engine without what would keep itself alive.
@@ -232,8 +350,11 @@ struct EngineRef {
 
 impl Drop for Image {
     fn drop(&mut self) {
+        // What cannot be removed only takes space, or another process uses it.
+        for volume in lock(&self.volumes).iter() {
+            let _ = self.engine.run(["volume", "rm", volume], QUICK);
+        }
         if self.temporary {
-            // What cannot be removed only takes space.
             let _ = self.engine.run(["rmi", &self.reference], QUICK);
         }
     }
@@ -251,7 +372,43 @@ impl EngineRef {
 }
 
 /// Images by what they are made of.
-type Images = HashMap<Vec<LayerKey>, (Arc<Image>, Arc<Tree>)>;
+type Images = HashMap<Vec<LayerKey>, Imported>;
+
+/// An image of layers that is known to be there.
+#[derive(Debug)]
+struct Imported {
+    image: Arc<Image>,
+    tree: Arc<Tree>,
+    /// When it was last asked for.
+    used: Instant,
+}
+
+/// Images that are kept although no sandbox uses them: every tree that is
+/// graded makes one.
+const KEPT: usize = 8;
+
+/// Forgets the images that were not asked for longest.
+fn forget_old(images: &mut Images) {
+    while images.len() > KEPT {
+        let unused = images
+            .iter()
+            .filter(|(_, i)| Arc::strong_count(&i.image) == 1);
+        let Some(oldest) = unused
+            .min_by_key(|(_, i)| i.used)
+            .map(|(key, _)| key.clone())
+        else {
+            return;
+        };
+        images.remove(&oldest);
+    }
+}
+
+/// What the engine's cgroups limit for all processes together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    memory: bool,
+    processes: bool,
+}
 
 /// A container engine.
 #[derive(Debug)]
@@ -259,7 +416,10 @@ struct Engine {
     kind: Kind,
     program: OsString,
     rootless: bool,
-    profile: tempfile::TempPath,
+    counts: Counts,
+    /// System-call filters: for sandboxes that write to themselves only, and
+    /// to directories of the host too.
+    profiles: [tempfile::TempPath; 2],
     /// Images of layers that are known to be there.
     images: Mutex<Images>,
     snapshots: Mutex<HashMap<SnapshotId, Arc<Origin>>>,
@@ -333,8 +493,9 @@ impl Engine {
         }
     }
 
-    /// The image for the layers of a spec, imported unless it is there.
-    fn image(&self, spec: &SandboxSpec) -> Result<Arc<Image>, SandboxError> {
+    /// The image for the layers of a spec, imported unless it is there, and
+    /// what is in it.
+    fn image(&self, spec: &SandboxSpec) -> Result<(Arc<Image>, Arc<Tree>), SandboxError> {
         let start = |step: &str, source| SandboxError::Start {
             step: step.to_owned(),
             source,
@@ -345,22 +506,41 @@ impl Engine {
                 .map_err(|e| start(&format!("find layer {}", layer.display()), e))?;
             key.push((layer.clone(), metadata.dev(), metadata.ino()));
         }
+        // What an engine makes for a mount point belongs to root.
+        let parents = mount_parents(spec);
+        key.extend(parents.iter().map(|path| (path.clone(), 0, 0)));
         // One import at a time: the same layers are often asked for at once.
         let mut images = lock(&self.images);
         if !images.contains_key(&key) {
-            let tree = Tree::merge(&spec.layers).map_err(|e| start("read the layers", e))?;
+            let below = directories(&parents).map_err(|e| start("make mount points", e))?;
+            let mut layers = spec.layers.clone();
+            layers.push(below.path().to_owned());
+            let tree = Tree::merge(&layers).map_err(|e| start("read the layers", e))?;
             let digest = tree.digest().map_err(|e| start("read the layers", e))?;
             let reference = format!("localhost/swegym/layers:{digest}");
-            self.import(&tree, &reference)
+            let temporary = self
+                .import(&tree, &reference)
                 .map_err(|e| start("import the layers as an image", e))?;
-            let image = Arc::new(Image {
+            forget_old(&mut images);
+            let image = Image {
                 engine: self.reference(),
                 reference,
-                temporary: false,
-            });
-            images.insert(key.clone(), (image, Arc::new(tree)));
+                temporary,
+                volumes: Mutex::default(),
+                _below: None,
+            };
+            let imported = Imported {
+                image: Arc::new(image),
+                tree: Arc::new(tree),
+                used: Instant::now(),
+            };
+            images.insert(key.clone(), imported);
         }
-        let (image, tree) = &images[&key];
+        let imported = images
+            .get_mut(&key)
+            .expect("it is there or was just put there");
+        imported.used = Instant::now();
+        let Imported { image, tree, .. } = &*imported;
         for path in &spec.readonly {
             if !tree.contains(path) {
                 return Err(SandboxError::Invalid(format!(
@@ -369,7 +549,7 @@ impl Engine {
                 )));
             }
         }
-        Ok(Arc::clone(image))
+        Ok((Arc::clone(image), Arc::clone(tree)))
     }
 
     /// Volumes with what must not be written to, copied out of the image once
@@ -408,19 +588,33 @@ impl Engine {
                 }
                 args.extend([&image.reference, "/bin/true"].map(OsString::from));
                 self.ask_within("fill a volume", args, SLOW)?;
+                lock(&image.volumes).push(name.clone());
             }
             volumes.push((name, path.clone()));
         }
         Ok(volumes)
     }
 
-    fn import(&self, tree: &Tree, reference: &str) -> io::Result<()> {
+    /// Forgets images that are not there any more; says whether there were any.
+    fn forget_lost(&self) -> bool {
+        let mut images = lock(&self.images);
+        let before = images.len();
+        images.retain(|_, imported| {
+            let reference = &imported.image.reference;
+            let known = self.reference().run(["image", "inspect", reference], QUICK);
+            known.is_ok_and(|known| known.success())
+        });
+        images.len() < before
+    }
+
+    /// Imports a tree; says whether it was not there already.
+    fn import(&self, tree: &Tree, reference: &str) -> io::Result<bool> {
         let known = self.reference().run(
             ["image", "inspect", "--format", "{{.Id}}", reference],
             QUICK,
         )?;
         if known.success() {
-            return Ok(());
+            return Ok(false);
         }
         let mut child = process::command(&self.program, ["import", "-", reference])
             .stdin(Stdio::piped())
@@ -435,11 +629,38 @@ impl Engine {
             stderr.read_to_string(&mut complaint)?;
         }
         if child.wait()?.success() {
-            written
+            written.map(|()| true)
         } else {
             Err(io::Error::other(complaint.trim().to_owned()))
         }
     }
+}
+
+/// Directories above what is bound into a sandbox, from the top.
+fn mount_parents(spec: &SandboxSpec) -> Vec<PathBuf> {
+    let parents = spec.binds.iter().flat_map(|b| b.target.ancestors().skip(1));
+    let below_root = parents.filter_map(|p| p.strip_prefix("/").ok());
+    let named = below_root.filter(|p| !p.as_os_str().is_empty());
+    named
+        .map(Path::to_owned)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+/// A layer with these directories, the same each time.
+fn directories(paths: &[PathBuf]) -> io::Result<tempfile::TempDir> {
+    let layer = tempfile::tempdir()?;
+    for path in paths {
+        std::fs::create_dir(layer.path().join(path))?;
+    }
+    // From the bottom, as each changes the time of the one above.
+    for path in paths.iter().rev() {
+        let directory = std::fs::File::open(layer.path().join(path))?;
+        directory.set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        directory.set_times(std::fs::FileTimes::new().set_modified(SystemTime::UNIX_EPOCH))?;
+    }
+    Ok(layer)
 }
 
 /// Locks; what a panicking thread left is still whole in all our uses.

@@ -205,6 +205,55 @@ pub fn finish(mut running: Running, limit: Duration, keep: usize) -> io::Result<
     }
 }
 
+/// The output of a program as a stream, until it ends or its time is up.
+pub struct OutputOf {
+    running: Running,
+    deadline: Instant,
+    chunk: Vec<u8>,
+    at: usize,
+    complaint: Vec<u8>,
+}
+
+impl OutputOf {
+    pub fn new(running: Running, limit: Duration) -> Self {
+        Self {
+            running,
+            deadline: Instant::now() + limit,
+            chunk: Vec::new(),
+            at: 0,
+            complaint: Vec::new(),
+        }
+    }
+
+    /// Reads the rest, waits for its end, and fails unless that is a good one.
+    pub fn finish(mut self) -> io::Result<()> {
+        io::copy(&mut self, &mut io::sink())?;
+        let status = self.running.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.complaint);
+        Err(io::Error::other(format!("{status}: {}", text.trim())))
+    }
+}
+
+impl Read for OutputOf {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.running.next(Some(self.deadline)) {
+                Next::Bytes(Source::Stdout, bytes) => (self.chunk, self.at) = (bytes, 0),
+                Next::Bytes(Source::Stderr, bytes) => self.complaint.extend(bytes),
+                Next::Ended => return Ok(0),
+                Next::Deadline => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+        let count = buffer.len().min(self.chunk.len() - self.at);
+        buffer[..count].copy_from_slice(&self.chunk[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
 /// Arguments as a command line takes them.
 pub fn command<S: AsRef<OsStr>>(program: &OsStr, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program);

@@ -16,7 +16,8 @@ use swegym_core::{
 };
 
 use super::cgroup::MemoryGroup;
-use super::process::{self, Finished, Next, Running, Source};
+use super::image::Tree;
+use super::process::{self, Finished, Next, OutputOf, Running, Source};
 use super::session::ContainerSession;
 use super::{Engine, Image, KEEPER, Kind, LABEL, QUICK, SLOW, USER, lock, random_name};
 use crate::capture::Capture;
@@ -48,16 +49,21 @@ const READ: &str = "export LC_ALL=C; f=$1; if [ -d \"$f\" ]; then echo 'Is a dir
                     if [ -e \"$f\" ] && [ ! -f \"$f\" ]; then echo 'not a regular file' >&2; exit 1; fi; \
                     exec cat -- \"$f\"";
 
-const WRITE: &str = "export LC_ALL=C; f=$1; mode=$2; [ -z \"$3\" ] || ulimit -f \"$3\"; \
+/// Input that is not read is read in the end, or an engine may lose what was
+/// said about it.
+const WRITE: &str = "export LC_ALL=C; trap 'cat >/dev/null' EXIT; f=$1; mode=$2; \
+                     [ -z \"$3\" ] || ulimit -f \"$3\"; \
                      if [ -e \"$f\" ] && [ ! -f \"$f\" ] && [ ! -d \"$f\" ]; then echo 'not a regular file' >&2; exit 1; fi; \
                      case $f in */*) d=${f%/*}; [ -d \"$d/\" ] || mkdir -p -- \"$d/\" || exit 1 ;; esac; \
-                     cat >\"$f\" && exec chmod \"$mode\" -- \"$f\"";
+                     cat >\"$f\" && chmod \"$mode\" -- \"$f\"";
 
 /// What a sandbox is started from.
 #[derive(Debug)]
 pub struct Origin {
     pub spec: SandboxSpec,
     pub image: Arc<Image>,
+    /// What the layers hold.
+    pub tree: Arc<Tree>,
     /// Volumes with what must not be written to, by path inside.
     pub readonly: Vec<(String, PathBuf)>,
 }
@@ -88,11 +94,14 @@ pub fn check(spec: &SandboxSpec) -> Result<(), SandboxError> {
     if spec.hostname.is_empty() || spec.hostname.len() > 64 {
         return invalid(format!("hostname {:?}: 1 to 64 bytes", spec.hostname));
     }
-    if spec.upper != Upper::Memory {
-        return invalid(
-            "upper directory: containers keep their changes to themselves; use the native backend"
-                .to_owned(),
-        );
+    if let Upper::Directory(path) = &spec.upper {
+        let empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        if !is_plain(path) || !empty {
+            return invalid(format!(
+                "upper {}: not an absolute path of an empty directory",
+                path.display()
+            ));
+        }
     }
     check_env(&spec.env)
 }
@@ -222,7 +231,9 @@ impl Handle {
                 return Err(failed("start the container", io::Error::other(why)));
             }
         };
-        let memory = origin.spec.limits.memory.and_then(|_| {
+        // Without a limit of its own, the group is one of others too.
+        let limited = origin.spec.limits.memory.filter(|_| engine.counts.memory);
+        let memory = limited.and_then(|_| {
             let pid = engine.ask(
                 "inspect a container",
                 ["inspect", "--format", "{{.State.Pid}}", &name],
@@ -280,7 +291,12 @@ impl Handle {
     pub fn run(&self, start: &Start<'_>, listens: bool) -> Result<Running, SandboxError> {
         self.alive()?;
         self.engine
-            .exec(&self.name, USER, listens, &wrapper_args(start))
+            .exec(
+                &self.name,
+                USER,
+                listens,
+                &wrapper_args(&self.engine, start),
+            )
             .map_err(connect_error)
     }
 
@@ -392,23 +408,31 @@ fn run_args(engine: &Engine, origin: &Origin, name: &str) -> Vec<OsString> {
         Network::None => "none",
         Network::Host => "host",
     };
+    let writes_to_host = spec.upper != Upper::Memory || spec.binds.iter().any(|b| !b.readonly);
+    let profile = &engine.profiles[usize::from(writes_to_host)];
     let own = [
         format!("--name={name}"),
         format!("--label={LABEL}={}", std::process::id()),
         format!("--user={KEEPER}:{KEEPER}"),
-        format!("--security-opt=seccomp={}", engine.profile.display()),
+        format!("--security-opt=seccomp={}", profile.display()),
         format!("--hostname={}", spec.hostname),
         format!("--network={network}"),
     ];
     args.extend(own.map(OsString::from));
-    if engine.kind == Kind::Podman {
-        args.extend(podman_args(engine).into_iter().map(OsString::from));
-    }
-    if let Some(bytes) = limits.memory {
+    args.extend(
+        match engine.kind {
+            Kind::Podman => podman_args(engine),
+            // Nothing of the machine's hardware is to be seen.
+            Kind::Docker => vec!["--tmpfs=/sys:ro,nosuid,nodev,noexec,size=4k".to_owned()],
+        }
+        .into_iter()
+        .map(OsString::from),
+    );
+    if let Some(bytes) = limits.memory.filter(|_| engine.counts.memory) {
         args.push(format!("--memory={bytes}").into());
         args.push(format!("--memory-swap={bytes}").into());
     }
-    if let Some(count) = limits.processes {
+    if let Some(count) = limits.processes.filter(|_| engine.counts.processes) {
         // The first process counts too.
         args.push(format!("--pids-limit={}", count.saturating_add(1)).into());
     }
@@ -443,6 +467,27 @@ fn podman_args(engine: &Engine) -> Vec<String> {
         args.push(format!("--userns=keep-id:uid={USER},gid={USER}"));
     }
     args
+}
+
+/// Refuses what the user of commands could not write to, although the spec says
+/// so.
+pub fn check_owners(engine: &Engine, spec: &SandboxSpec) -> Result<(), SandboxError> {
+    use std::os::unix::fs::MetadataExt as _;
+    if engine.kind == Kind::Podman {
+        return Ok(());
+    }
+    let writable = spec.binds.iter().filter(|bind| !bind.readonly);
+    for bind in writable {
+        let owner = std::fs::metadata(&bind.source).map(|m| m.uid());
+        if engine.rootless || !owner.is_ok_and(|uid| uid == USER) {
+            return Err(SandboxError::Invalid(format!(
+                "bind of {} at {}: docker cannot let its user write there unless uid {USER} owns it",
+                bind.source.display(),
+                bind.target.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A bind, as `-v` takes it.
@@ -490,7 +535,7 @@ fn await_ready(running: &Running) -> Result<u64, String> {
 /// Where the limit of pending signals is none.
 const UNLIMITED: u64 = 1 << 20;
 
-fn wrapper_args(start: &Start<'_>) -> Vec<OsString> {
+fn wrapper_args(engine: &Engine, start: &Start<'_>) -> Vec<OsString> {
     let limits = &start.spec.limits;
     let number = |limit: Option<u64>| limit.map_or_else(String::new, |n| n.to_string());
     let (kind, mode) = match start.mode {
@@ -512,6 +557,11 @@ fn wrapper_args(start: &Start<'_>) -> Vec<OsString> {
     args.push(number(limits.open_files).into());
     args.push(number(blocks(start.spec)).into());
     args.extend([mode.to_owned(), channel, directory].map(OsString::from));
+    let processes = limits.processes.filter(|_| !engine.counts.processes);
+    let memory = limits.memory.filter(|_| !engine.counts.memory);
+    // The wrapper counts too.
+    args.push(number(processes.map(|n| n.saturating_add(1))).into());
+    args.push(number(memory.map(|bytes| bytes / 1024)).into());
     let mut env = start.spec.env.clone();
     env.extend(start.env.clone());
     args.extend(env.iter().map(|(k, v)| format!("{k}={v}").into()));
@@ -664,8 +714,34 @@ impl ContainerSandbox {
         Err(file_error(path, complaint_error(&finished)))
     }
 
+    /// Writes what has changed to the directory that the spec names, if any.
+    /// Nothing runs inside afterwards.
+    fn read_out(&self) -> Result<(), SandboxError> {
+        let Upper::Directory(upper) = &self.origin.spec.upper else {
+            return Ok(());
+        };
+        let handle = &self.handle;
+        handle.alive()?;
+        let mark = lock(&handle.marks).highest - 1;
+        handle.sweep(&self.origin.spec, mark, true, false)?;
+        let failed = |source| SandboxError::Io {
+            context: format!("read out what has changed to {}", upper.display()),
+            source,
+        };
+        let export = process::command(&handle.engine.program, ["export", &handle.name]);
+        let mut output = OutputOf::new(Running::start(export, false).map_err(failed)?, SLOW);
+        let written = super::upper::write(&self.origin.tree, &mut output, upper);
+        // Where the engine failed, its words say more than a broken archive.
+        output.finish().and(written).map_err(failed)
+    }
+
     fn commit(&mut self) -> Result<Arc<Origin>, SandboxError> {
         self.handle.alive()?;
+        if self.origin.spec.upper != Upper::Memory {
+            return Err(SandboxError::Invalid(
+                "snapshot: the sandbox writes to a directory, not to itself".to_owned(),
+            ));
+        }
         if lock(&self.handle.marks).sessions > 0 {
             return Err(SandboxError::Busy("a session is running".to_owned()));
         }
@@ -683,7 +759,10 @@ impl ContainerSandbox {
                 engine: engine.reference(),
                 reference,
                 temporary: true,
+                volumes: Mutex::default(),
+                _below: Some(Arc::clone(&self.origin.image)),
             }),
+            tree: Arc::clone(&self.origin.tree),
             readonly: self.origin.readonly.clone(),
         }))
     }
@@ -834,7 +913,12 @@ impl Sandbox for ContainerSandbox {
     }
 
     fn close(&mut self) -> Result<(), SandboxError> {
-        self.handle.close()
+        if self.handle.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let read_out = self.read_out();
+        let closed = self.handle.close();
+        read_out.and(closed)
     }
 }
 

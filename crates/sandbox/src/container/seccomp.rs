@@ -89,8 +89,23 @@ const TERMINAL_CONTROLS: [u64; 3] = [0x5412, 0x541C, 0x5423];
 /// Arguments that the kernel takes as 32 bits.
 const LOW_HALF: u64 = 0xFFFF_FFFF;
 
-/// The profile, as JSON that `--security-opt seccomp=` takes.
-pub fn profile() -> String {
+/// Set-user-id and set-group-id bits of a mode.
+const SET_ID: [u64; 2] = [0o4000, 0o2000];
+/// Flags of `open` with which its mode counts: `O_CREAT`, and `O_TMPFILE`
+/// without `O_DIRECTORY`.
+const CREATES: [u64; 2] = [0o100, 0o20_000_000];
+
+/// Calls that take a mode, and the number of that argument.
+const MODES: [(&[&str], u32); 2] = [
+    (&["chmod", "fchmod", "creat", "mknod"], 1),
+    (&["fchmodat", "fchmodat2", "mknodat"], 2),
+];
+/// Calls that open: numbers of their flags and mode.
+const OPENS: [(&[&str], u32, u32); 2] = [(&["open"], 1, 2), (&["openat"], 2, 3)];
+
+/// The profile, as JSON that `--security-opt seccomp=` takes. Where
+/// directories of the host are written to, no set-id bits can be made.
+pub fn profile(writes_to_host: bool) -> String {
     let mut rules = vec![
         rule(REFUSED, EPERM, &[]),
         // Its flags are behind a pointer: programs fall back on `clone`.
@@ -118,12 +133,32 @@ pub fn profile() -> String {
     for control in TERMINAL_CONTROLS {
         rules.push(rule(&["ioctl"], EPERM, &[equals(1, control)]));
     }
+    if writes_to_host {
+        rules.extend(set_id_rules());
+    }
     json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "architectures": ARCHITECTURES,
         "syscalls": rules,
     })
     .to_string()
+}
+
+fn set_id_rules() -> Vec<Value> {
+    // Its mode is behind a pointer.
+    let mut rules = vec![rule(&["openat2"], ENOSYS, &[])];
+    for bit in SET_ID {
+        for (names, mode) in MODES {
+            rules.push(rule(names, EPERM, &[any_bit(mode, bit)]));
+        }
+        for ((names, flags, mode), creates) in
+            OPENS.iter().flat_map(|open| CREATES.map(|c| (open, c)))
+        {
+            let args = [any_bit(*flags, creates), any_bit(*mode, bit)];
+            rules.push(rule(names, EPERM, &args));
+        }
+    }
+    rules
 }
 
 /// The x32 numbers of the same calls are filtered too; calls of any other
@@ -160,7 +195,7 @@ mod tests {
 
     #[test]
     fn every_namespace_and_foreign_family_is_refused() {
-        let profile: Value = serde_json::from_str(&profile()).unwrap();
+        let profile: Value = serde_json::from_str(&profile(false)).unwrap();
         let rules = profile["syscalls"].as_array().unwrap();
         let of = |name: &str| {
             rules
@@ -173,5 +208,22 @@ mod tests {
         assert_eq!(of("socket"), 46 - 4 + 2);
         assert_eq!(of("mount"), 1);
         assert!(rules.iter().all(|r| r["action"] == "SCMP_ACT_ERRNO"));
+        assert_eq!(of("fchmod"), 0);
+    }
+
+    #[test]
+    fn set_id_bits_are_refused_where_the_host_is_written_to() {
+        let text = profile(true);
+        let both: Value = serde_json::from_str(&text).unwrap();
+        let of = |name: &str| text.matches(&format!("\"{name}\"")).count();
+        assert_eq!((of("fchmod"), of("openat"), of("openat2")), (2, 4, 1));
+        // Two conditions on two arguments: engines join them with `and`.
+        let opens = both["syscalls"].as_array().unwrap().iter();
+        let opens = opens.filter(|r| r["names"] == json!(["openat"]));
+        assert!(
+            opens
+                .clone()
+                .all(|r| r["args"][0]["index"] != r["args"][1]["index"])
+        );
     }
 }

@@ -5,7 +5,8 @@
 # inherited by all descendants, whatever they do, and never to be raised again.
 # Only builtins after the command, as there may be no room for a fork.
 kind=$1 mark=$2 alone=$3 cwd=$4 files=$5 blocks=$6 merge=$7 channel=$8 fifo=$9
-shift 9
+processes=${10} memory=${11}
+shift 11
 exec {report}>&2 2>/dev/null
 # Signals to the whole group are for the command; its children get the default.
 trap : HUP INT QUIT TERM USR1 USR2 ALRM PIPE
@@ -47,7 +48,15 @@ sweep() {
     done
 }
 
+# Input that nobody has read: an engine that still holds some when all have
+# ended loses their last output.
+drain() {
+    local chunk
+    while IFS= read -r -d '' -N 65536 chunk || [ "$chunk" ]; do :; done
+}
+
 finish() {
+    drain
     printf '\0swegym %s %s\0' "$1" "$2" >&"$report"
     exit 0
 }
@@ -64,6 +73,9 @@ start() {
     ulimit -c 0
     [ -z "$files" ] || ulimit -n "$files"
     [ -z "$blocks" ] || ulimit -f "$blocks"
+    # These two only where no cgroup counts.
+    [ -z "$processes" ] || ulimit -u "$processes"
+    [ -z "$memory" ] || ulimit -v "$memory"
     [ -z "$fifo" ] || eval "exec $channel>\"\$fifo\""
 }
 case $merge in

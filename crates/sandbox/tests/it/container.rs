@@ -1,52 +1,34 @@
 //! Runs the conformance suite on podman, and on docker where its daemon runs.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libtest_mimic::{Failed, Trial};
-use swegym_core::Backend as _;
-use swegym_sandbox::ContainerBackend;
+use swegym_core::{Backend as _, SandboxSpec};
 use swegym_sandbox::conformance::{Check, Fixture, checks};
+use swegym_sandbox::{ContainerBackend, Unsupported};
 
-use crate::profiles::{Place, is_root, loudly};
+use crate::profiles::{Place, is_root, loudly, readable_program};
 
-/// Checks of what containers cannot do, with the reason.
-const LEFT_OUT: &[(&str, &str)] = &[
-    (
-        "writes_to_a_directory",
-        "an engine keeps what a container changed to itself",
-    ),
-    (
-        "unprivileged_user",
-        "the directory / itself stays root's; see podman::confined",
-    ),
-    (
-        "attack_set_uid_programs",
-        "an engine's own mounts are not nosuid; see podman::confined",
-    ),
-    (
-        "attack_disk_fill",
-        "engines limit the size of a container only on some file systems",
-    ),
-    (
-        "attack_inode_fill",
-        "engines limit the size of a container only on some file systems",
-    ),
+/// Checks of what an engine may do without.
+const NEEDS: &[(&str, Unsupported)] = &[
+    ("writable_binds", Unsupported::ForeignBinds),
+    ("hosts_file_is_the_users", Unsupported::HostsFile),
+    ("attack_memory_by_many", Unsupported::TotalMemory),
+    ("entries_in_the_root_directory", Unsupported::RootEntries),
+    ("mounts_are_nosuid", Unsupported::NosuidMounts),
+    ("attack_disk_fill", Unsupported::TotalWrites),
+    ("attack_inode_fill", Unsupported::TotalWrites),
 ];
 
 /// Every check for every engine; ignored where it cannot run, with the reason
 /// as its kind.
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    // Minutes of starting containers, and not yet steady on a loaded machine
-    // (docs/design/containers.md): asked for by name.
-    if std::env::var_os("SWEGYM_CONTAINER_TESTS").is_none() {
-        loudly("podman and docker checks are skipped: SWEGYM_CONTAINER_TESTS is not set");
-        return trials;
-    }
     for (name, engine) in [("podman", podman()), ("docker", docker())] {
         if let Err(reason) = engine {
             loudly(&format!(
@@ -66,19 +48,21 @@ pub fn trials() -> Vec<Trial> {
             .with_ignored_flag(engine.is_err()),
         );
         for check in checks() {
-            let left_out = LEFT_OUT.iter().find(|(name, _)| *name == check.name);
-            let reason = match (engine, left_out) {
-                (Err(_), _) => Some("no engine"),
-                (_, Some((_, reason))) => Some(*reason),
-                _ => None,
+            let need = NEEDS.iter().find(|(name, _)| *name == check.name);
+            let reason = match engine {
+                Err(_) => Some("no engine".to_owned()),
+                Ok(engine) => need
+                    .filter(|(_, need)| engine.backend.unsupported().contains(need))
+                    .map(|(_, need)| need.to_string()),
             };
+            let ignored = reason.is_some();
             let trial = Trial::test(format!("{name}::{}", check.name), move || {
                 run(engine.as_ref()?, check)
             });
             trials.push(
                 trial
                     .with_kind(reason.unwrap_or_default())
-                    .with_ignored_flag(reason.is_some()),
+                    .with_ignored_flag(ignored),
             );
         }
     }
@@ -94,22 +78,35 @@ static DOCKER: OnceLock<Result<Engine, String>> = OnceLock::new();
 struct Engine {
     backend: ContainerBackend,
     home: Option<PathBuf>,
+    /// Keeps the engine's mounts.
+    namespace: Option<Mutex<Child>>,
 }
 
 fn run(engine: &Engine, check: Check) -> Result<(), Failed> {
     let place = Place::new()?;
     let scratch = place.path().join("scratch");
     fs::create_dir(&scratch)?;
-    let attacker = std::env::current_exe()?;
-    let mut fixture = Fixture::new(place.spec()?, &attacker, &scratch);
+    let mut fixture = Fixture::new(base()?.clone(), readable_program(), &scratch);
     fixture.counts_memory = counts_memory(engine, &fixture)?;
     Ok((check.run)(&engine.backend, &fixture)?)
 }
 
+static BASE: OnceLock<Result<(Place, SandboxSpec), String>> = OnceLock::new();
+
+/// A spec over this machine's programs: one for all checks, as each would be an
+/// image of its own.
+fn base() -> Result<&'static SandboxSpec, Failed> {
+    let made = BASE.get_or_init(|| {
+        let place = Place::new().map_err(|e| e.to_string())?;
+        let spec = place.spec().map_err(|e| e.to_string())?;
+        Ok((place, spec))
+    });
+    Ok(&made.as_ref()?.1)
+}
+
 /// What holds in place of the checks that are left out.
 fn confined(engine: &Engine) -> Result<(), Failed> {
-    let place = Place::new()?;
-    let mut sandbox = engine.backend.create(&place.spec()?)?;
+    let mut sandbox = engine.backend.create(base()?)?;
     let script = "grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'; \
                   id -un; touch /etc/x /testbed/x && rm /etc/x /testbed/x && echo x >> /etc/hosts; \
                   cp /usr/bin/id /tmp/id; chmod 4755 /tmp/id; /tmp/id -u; /tmp/id -ru";
@@ -125,7 +122,7 @@ fn confined(engine: &Engine) -> Result<(), Failed> {
 /// Paths that the spec wants unwritable.
 fn readonly_paths(engine: &Engine) -> Result<(), Failed> {
     let place = Place::new()?;
-    let mut spec = place.spec()?;
+    let mut spec = base()?.clone();
     let layer = place.path().join("layer");
     fs::create_dir_all(layer.join("opt/venv/bin"))?;
     fs::write(layer.join("opt/venv/bin/tool"), "old")?;
@@ -170,9 +167,11 @@ fn counts_memory(engine: &Engine, fixture: &Fixture) -> Result<bool, Failed> {
 fn docker() -> Started {
     DOCKER.get_or_init(|| {
         let backend = ContainerBackend::docker().map_err(|e| e.to_string())?;
+        try_out("docker".as_ref()).map_err(|e| e.to_string())?;
         Ok(Engine {
             backend,
             home: None,
+            namespace: None,
         })
     })
 }
@@ -187,13 +186,52 @@ fn start_podman() -> Result<Engine, Box<dyn std::error::Error>> {
     fs::create_dir_all(&home)?;
     fs::write(home.join("containers.conf"), LIMITS)?;
     let wrapper = home.join("podman-for-tests");
-    fs::write(&wrapper, wrapper_script(&home))?;
+    let namespace = namespace()?;
+    fs::write(
+        &wrapper,
+        wrapper_script(&home, namespace.as_ref().map(Child::id)),
+    )?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
-    let backend = ContainerBackend::program(&wrapper)?;
-    Ok(Engine {
-        backend,
-        home: Some(home),
-    })
+    let backend = ContainerBackend::program(&wrapper)
+        .map_err(|e| e.to_string())
+        .and_then(|backend| try_out(&wrapper).map(|()| backend));
+    let namespace = namespace.map(Mutex::new);
+    match backend {
+        Ok(backend) => Ok(Engine {
+            backend,
+            home: Some(home),
+            namespace,
+        }),
+        Err(e) => {
+            remove(&home, namespace.as_ref());
+            Err(e.into())
+        }
+    }
+}
+
+/// Whether an engine runs a container at all here, by its own means: what our
+/// backend makes of that is for the checks to say.
+fn try_out(program: &Path) -> Result<(), String> {
+    let image = "localhost/swegym/try:1";
+    let script = format!(
+        "set -e; d=$(mktemp -d); trap 'rm -rf $d' EXIT; mkdir $d/usr; \
+         for l in bin sbin lib lib32 lib64; do [ ! -L /$l ] || cp -P /$l $d/$l; [ -L /$l ] || [ ! -d /$l ] || mkdir $d/$l; done; \
+         tar -C $d -c . | \"$0\" import - {image} >/dev/null; \
+         \"$0\" run --rm --network=none --memory=1g -v /usr:/usr:ro {image} /usr/bin/true; \"$0\" rmi {image} >/dev/null"
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .arg(program)
+        .output()
+        .map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "it cannot run a container: {}",
+        text.trim().lines().last().unwrap_or_default()
+    ))
 }
 
 /// Limits that a caller without CAP_SYS_RESOURCE may set too.
@@ -201,36 +239,66 @@ const LIMITS: &str =
     "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=32768:32768\"]\n";
 
 /// As root on a host with both kinds of cgroups, older runtimes want only one
-/// to be seen.
-fn wrapper_script(home: &Path) -> String {
+/// to be seen: a mount namespace that lacks the other, kept by a process that
+/// ends with this one.
+fn namespace() -> Result<Option<Child>, Box<dyn std::error::Error>> {
+    if !is_root() || !Path::new("/sys/fs/cgroup/unified").is_dir() {
+        return Ok(None);
+    }
+    let script = "umount /sys/fs/cgroup/unified; echo ready; read -r line";
+    let mut child = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut stdout = child.stdout.take().ok_or("no stdout")?;
+    stdout.read_exact(&mut [0; 6])?;
+    Ok(Some(child))
+}
+
+fn wrapper_script(home: &Path, namespace: Option<u32>) -> String {
     let home = home.display();
-    let podman = format!(
-        "exec podman --root '{home}/root' --runroot '{home}/run' --cgroup-manager cgroupfs \"$@\""
-    );
-    let hybrid = Path::new("/sys/fs/cgroup/unified").is_dir();
-    let run = if is_root() && hybrid {
-        format!(
-            "exec unshare -m sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; {}' podman \"$@\"",
-            podman.replace('\'', "")
-        )
-    } else {
-        podman
-    };
-    format!("#!/bin/sh\nexport CONTAINERS_CONF='{home}/containers.conf'\n{run}\n")
+    let enter = namespace.map_or_else(String::new, |pid| {
+        format!("nsenter --mount=/proc/{pid}/ns/mnt --wd=. ")
+    });
+    format!(
+        "#!/bin/sh\nexport CONTAINERS_CONF='{home}/containers.conf'\n\
+         exec {enter}podman --root '{home}/root' --runroot '{home}/run' --cgroup-manager cgroupfs \"$@\"\n"
+    )
 }
 
 /// Removes what the tests left on disk.
 pub fn clean() {
+    if let Some(Ok((place, _))) = BASE.get()
+        && fs::remove_dir_all(place.path()).is_err()
+    {
+        loudly(&format!("{} could not be removed", place.path().display()));
+    }
+    if let Some(Ok(engine)) = DOCKER.get() {
+        engine.backend.remove_images();
+    }
     if let Some(Ok(Engine {
-        home: Some(home), ..
+        home: Some(home),
+        namespace,
+        ..
     })) = PODMAN.get()
     {
-        // Storage has mounts of its own.
-        let reset = Command::new(home.join("podman-for-tests"))
-            .args(["system", "reset", "--force"])
-            .output();
-        if reset.is_err() || fs::remove_dir_all(home).is_err() {
-            loudly(&format!("{} could not be removed", home.display()));
-        }
+        remove(home, namespace.as_ref());
+    }
+}
+
+/// Removes a podman of the tests. Its storage has mounts of its own.
+fn remove(home: &Path, namespace: Option<&Mutex<Child>>) {
+    let reset = Command::new(home.join("podman-for-tests"))
+        .args(["system", "reset", "--force"])
+        .output();
+    if let Some(child) = namespace {
+        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+    if reset.is_err() || fs::remove_dir_all(home).is_err() {
+        loudly(&format!("{} could not be removed", home.display()));
     }
 }
