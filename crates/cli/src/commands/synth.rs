@@ -24,7 +24,7 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
     for target in &args.targets {
         found.extend(seeds::seeds(&home, target)?);
     }
-    let environments = Environments::open(&home, commands::backend()?, Mode::Auto)?;
+    let environments = Environments::open(&home, commands::backend(ui, global)?, Mode::Auto)?;
     let plan = Plan {
         dir: args.out,
         seeds: found,

@@ -16,7 +16,7 @@ use crate::ui::{DIM, Ui};
 pub fn run(ui: &Ui, global: &Global, args: ValidateArgs) -> Result<u8, Error> {
     let home = commands::home(global)?;
     let candidates = commands::instances(&args.file, &args.instances)?;
-    let backend = commands::backend()?;
+    let backend = commands::backend(ui, global)?;
     let environments = Arc::new(Environments::open(&home, backend, Mode::Auto)?);
     let plan = Plan {
         dir: args.out,
