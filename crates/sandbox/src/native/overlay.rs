@@ -34,6 +34,8 @@ pub struct Stack {
     disk: Option<u64>,
     /// What is mounted inside, in order.
     attachments: Vec<Attachment>,
+    /// What is made read-only over that.
+    readonly: Vec<Vec<u8>>,
     user: User,
     root: Option<OwnedFd>,
     /// Keeps file systems that were unmounted until there is time to free
@@ -99,6 +101,7 @@ impl Stack {
             userxattr: !root,
             disk: config.disk,
             attachments: system_mounts(root)?,
+            readonly: config.readonly.clone(),
             user,
             root: None,
             dropped: Vec::new(),
@@ -284,7 +287,14 @@ impl Stack {
         }
         let shm = clone_mount(&format!("{top}/shm"), false).step("mount /dev/shm")?;
         attach_inside(root, &shm, Path::new("/dev/shm")).step("mount /dev/shm")?;
-        self.add_user(root, top).step("add the user to /etc/passwd")
+        self.add_user(root, top)
+            .step("add the user to /etc/passwd")?;
+        for path in &self.readonly {
+            let inside = Path::new(std::ffi::OsStr::from_bytes(path));
+            make_readonly(root, inside)
+                .step_with(|| format!("make {} read-only", inside.display()))?;
+        }
+        Ok(())
     }
 
     /// Makes the user and group databases name the user, if they do not.
@@ -519,6 +529,29 @@ fn attach_inside(root: &OwnedFd, mount: &OwnedFd, path: &Path) -> rustix::io::Re
         "",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )
+}
+
+/// Puts a directory over itself, read-only; what is mounted below it stays as
+/// it is.
+///
+/// It cannot be moved out of the way with a directory above it either: those
+/// come from the layers, and the overlay renames none of them.
+fn make_readonly(root: &OwnedFd, path: &Path) -> std::io::Result<()> {
+    let point = open_inside(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let mount = rustix::mount::open_tree(&point, "", flags)?;
+    sys::mount_setattr(
+        mount.as_fd(),
+        false,
+        &MountAttr {
+            set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+            ..MountAttr::default()
+        },
+    )?;
+    Ok(attach_inside(root, &mount, path)?)
 }
 
 fn final_name(path: &[u8]) -> Vec<u8> {

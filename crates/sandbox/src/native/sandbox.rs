@@ -88,6 +88,14 @@ pub fn config(spec: &SandboxSpec) -> Result<Config, SandboxError> {
             ));
         }
     }
+    for path in &spec.readonly {
+        if !is_plain(path) {
+            return invalid(format!(
+                "readonly path {}: not an absolute path without ..",
+                path.display()
+            ));
+        }
+    }
     if !spec.workdir.is_absolute() {
         return invalid(format!("workdir {}: not absolute", spec.workdir.display()));
     }
@@ -119,6 +127,7 @@ pub fn config(spec: &SandboxSpec) -> Result<Config, SandboxError> {
                 readonly: bind.readonly,
             })
             .collect(),
+        readonly: spec.readonly.iter().map(|path| bytes(path)).collect(),
         upper,
         frozen: Vec::new(),
         hostname: spec.hostname.clone(),

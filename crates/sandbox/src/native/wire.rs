@@ -247,6 +247,8 @@ pub struct Config {
     pub layers: Vec<Vec<u8>>,
     /// Binds.
     pub binds: Vec<BindConfig>,
+    /// Directories that refuse writes.
+    pub readonly: Vec<Vec<u8>>,
     /// Directory for the upper; memory without one.
     pub upper: Option<Vec<u8>>,
     /// Owners (host uids) of the frozen uppers of the snapshot, oldest first.
