@@ -21,10 +21,9 @@ use std::time::{Duration, Instant};
 use swegym_core::{ExecOutput, Limits, SandboxError, Session};
 
 use super::backend::next_id;
+use super::cgroup::Gauge;
 use super::pump::{Feed, Stopped, Stream, pipe_from_them, pipe_to_them, pump};
-use super::sandbox::{
-    Handle, exit, failure_error, has_ended, killed_for_memory, output, pipe_error, status,
-};
+use super::sandbox::{Handle, exit, failure_error, has_ended, output, pipe_error, status};
 use super::wire::{Program, Status, ToInit};
 
 /// The shell, as a command.
@@ -155,7 +154,7 @@ impl NativeSession {
         script: &str,
         limit: Option<Duration>,
     ) -> Result<(ExecOutput, bool), SandboxError> {
-        let memory_before = self.handle.memory();
+        let kills_before = self.handle.kills();
         let started = Instant::now();
         let (line, mark) = self.marks.next();
         let script = quote(script);
@@ -177,8 +176,7 @@ impl NativeSession {
         if timed_out {
             self.kill(&mut streams)?;
         }
-        let memory = self.handle.memory();
-        let killed = killed_for_memory(memory_before, memory);
+        let killed = self.handle.killed_since(kills_before);
         let ended = has_ended(&streams[0]);
         let (code, killed) = match status(&streams[0]) {
             Some(Status::Ended {
@@ -202,7 +200,7 @@ impl NativeSession {
             channel: Vec::new(),
             seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: None,
-            peak_memory: memory.and_then(|m| m.peak),
+            peak_memory: self.handle.gauge().and_then(Gauge::peak),
         };
         Ok((output, ended))
     }
