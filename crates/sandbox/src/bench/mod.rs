@@ -110,7 +110,7 @@ pub struct Results {
     pub start_to_prototype: f64,
     /// CPU time of a start to the rival's (medians).
     pub start_to_rival: Option<f64>,
-    /// Descriptors, mounts and processes that the cycles left.
+    /// Descriptors, mounts, processes and cgroups that the cycles left.
     pub left_behind: usize,
 }
 
@@ -349,14 +349,23 @@ fn states(
     ])
 }
 
-/// Memory of the whole machine for each of many idle sandboxes.
+/// Batches that idle sandboxes are started in: what else the machine does
+/// with its memory meanwhile shows in few of them.
+const BATCHES: usize = 10;
+
+/// Memory of the whole machine, the kernel's included, for each of many idle
+/// sandboxes.
 fn live(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<Series, String> {
-    let before = available_kib()?;
+    let batch = count.div_ceil(BATCHES);
+    let mut used = Vec::with_capacity(BATCHES);
     let mut sandboxes = Vec::with_capacity(count);
-    for _ in 0..count {
-        sandboxes.push(backend.create(spec).map_err(text)?);
+    while sandboxes.len() < count {
+        let before = available_kib()?;
+        for _ in 0..batch {
+            sandboxes.push(backend.create(spec).map_err(text)?);
+        }
+        used.push((before - available_kib()?) / batch as f64);
     }
-    let used = before.saturating_sub(available_kib()?) as f64 / count as f64;
     for sandbox in &mut sandboxes {
         let output = sandbox.exec(&Command::new(["/bin/true"])).map_err(text)?;
         if output.exit != Exit::Code(0) {
@@ -364,12 +373,12 @@ fn live(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<Ser
         }
     }
     Ok(Series {
-        count,
-        ..Series::of("memory of an idle sandbox", "KiB", vec![used])
+        count: sandboxes.len(),
+        ..Series::of("memory of an idle sandbox", "KiB", used)
     })
 }
 
-fn available_kib() -> Result<u64, String> {
+fn available_kib() -> Result<f64, String> {
     let text = fs::read_to_string("/proc/meminfo").map_err(text)?;
     text.lines()
         .find_map(|line| {
@@ -382,8 +391,8 @@ fn available_kib() -> Result<u64, String> {
         .ok_or_else(|| "/proc/meminfo without MemAvailable".to_owned())
 }
 
-/// Starts and stops sandboxes; gives how many descriptors, mounts and
-/// processes there are more than before.
+/// Starts and stops sandboxes; gives how many descriptors, mounts, processes
+/// and cgroups there are more than before.
 fn cycles(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<usize, String> {
     let entries = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
     let spawner = backend.spawner_pid();
@@ -395,6 +404,7 @@ fn cycles(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<u
         entries("/proc/self/fd")
             + entries(&spawner_files)
             + lines(&children)
+            + cgroups(spawner)
             + fs::read_to_string("/proc/self/mountinfo").map_or(0, |m| m.lines().count())
     };
     one_start(backend, spec)?;
@@ -403,4 +413,17 @@ fn cycles(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<u
         one_start(backend, spec)?;
     }
     Ok(traces().saturating_sub(before))
+}
+
+/// Directories of a spawner's cgroups.
+fn cgroups(spawner: u32) -> usize {
+    let own = format!("/swegym-{spawner}-");
+    let (mut found, mut todo) = (0, vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(folder) = todo.pop() {
+        found += usize::from(folder.to_string_lossy().contains(&own));
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        todo.extend(folders.map(|e| e.path()));
+    }
+    found
 }
