@@ -533,7 +533,7 @@ impl Sandbox for NativeSandbox {
 
     fn session(&mut self) -> Result<Box<dyn Session>, SandboxError> {
         let spec = &self.origin.spec;
-        let program = self.program(&Command::new(super::session::SHELL))?;
+        let program = self.program(&Command::new(crate::shell::SHELL))?;
         let session = NativeSession::start(Arc::clone(&self.handle), program, spec.limits.clone())?;
         Ok(Box::new(session))
     }

@@ -25,19 +25,10 @@ use super::cgroup::Gauge;
 use super::pump::{Feed, Stopped, Stream, pipe_from_them, pipe_to_them, pump};
 use super::sandbox::{Handle, exit, failure_error, has_ended, output, pipe_error, status};
 use super::wire::{Program, Status, ToInit};
-
-/// The shell, as a command.
-pub const SHELL: [&str; 5] = ["bash", "--noprofile", "--norc", "--noediting", "-i"];
+use crate::shell::{FAREWELL, SETUP, quote};
 
 /// Descriptor of the shell that reports go to.
 const REPORT: u32 = 62;
-
-/// Makes the interactive shell a quiet one.
-const SETUP: &str = "set +o history +o histexpand +m; shopt -u checkwinsize; \
-                     unset HISTFILE; PS1= PS2=; export -n PS1 PS2";
-
-/// What an interactive shell says when it exits.
-const FAREWELL: &[u8] = b"exit\n";
 
 /// Longest wait for the shell to come up.
 const STARTUP: Duration = Duration::from_secs(20);
@@ -258,11 +249,6 @@ fn report(reports: &[u8], mark: &str) -> Option<i32> {
     code.parse().ok()
 }
 
-/// A script as one word of the shell.
-fn quote(script: &str) -> String {
-    format!("'{}'", script.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,10 +258,5 @@ mod tests {
         assert_eq!(report(b"x-1 0\nx-2 17\n", "x-2 "), Some(17));
         assert_eq!(report(b"x-1 0\nx-2 1", "x-2 "), None);
         assert_eq!(report(b"x-1 0\n", "x-2 "), None);
-    }
-
-    #[test]
-    fn quotes_survive() {
-        assert_eq!(quote("echo 'a'"), r"'echo '\''a'\'''");
     }
 }
