@@ -211,13 +211,24 @@ pub trait Sandbox: Send {
 }
 
 /// A live shell in a sandbox.
+///
+/// It ends with [`Session::close`], with a script that ends the shell, and
+/// with a script that runs into its limit. A script cannot be stopped and its
+/// shell kept: bash goes on with the next command of an interrupted script
+/// where a trap, a child or chance has it so. What the session changed in
+/// the sandbox stays; a new session starts without its directory, variables
+/// and jobs.
 pub trait Session: Send {
     /// Runs a script in the shell and waits for it.
     ///
+    /// At the limit the shell and everything it has started, jobs of earlier
+    /// scripts too, are killed in one step: no command or trap runs from then
+    /// on. The output has what was written until then, and
+    /// [`Exit::TimedOut`](crate::Exit::TimedOut).
+    ///
     /// # Errors
-    /// If the sandbox is gone. A script that ends the shell, or runs into
-    /// the limit, ends the session: the output says so, later calls are
-    /// [`SandboxError::Gone`].
+    /// If the sandbox is gone. If the session has ended,
+    /// [`SandboxError::Gone`]; the script that ended it has its output.
     fn run(&mut self, script: &str, timeout: Option<Duration>) -> Result<ExecOutput, SandboxError>;
 
     /// Ends the shell and its children.

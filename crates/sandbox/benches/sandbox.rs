@@ -1,7 +1,8 @@
 //! `cargo bench -p swegym-sandbox`: prints the numbers, and writes them to
 //! `benches/results/<date>-sandbox.json` of the workspace. `SWEGYM_BENCH_FULL`
 //! asks for 1,000 live sandboxes and 10,000 cycles, `SWEGYM_BENCH_STARTS` for
-//! little but starts, `SWEGYM_BENCH_RIVAL` names a command to compare with.
+//! so many starts and little else, `SWEGYM_BENCH_RIVAL` names a command to
+//! compare with.
 #![allow(clippy::print_stdout)]
 
 fn main() {
@@ -31,13 +32,14 @@ mod linux {
         if std::env::var_os("SWEGYM_BENCH_FULL").is_some() {
             (options.live, options.cycles) = (1000, 10_000);
         }
-        if std::env::var_os("SWEGYM_BENCH_STARTS").is_some() {
+        if let Ok(starts) = std::env::var("SWEGYM_BENCH_STARTS") {
+            options.starts = starts.parse::<usize>()?.max(options.starts);
             (
                 options.round_trips,
                 options.states,
                 options.live,
                 options.cycles,
-            ) = (1, 1, 1, 1);
+            ) = (200, 1, 1, 1);
         }
         if let Ok(rival) = std::env::var("SWEGYM_BENCH_RIVAL") {
             options.rival = Some(rival.split_whitespace().map(str::to_owned).collect());

@@ -16,5 +16,7 @@ pub use container::{ContainerBackend, Unsupported};
 pub use native::{Check, NativeBackend, NativeBuilder, Probe, child_main, probe};
 
 mod host_base;
+#[cfg(unix)]
+mod shell;
 
 pub use host_base::{HostBase, host_base};

@@ -110,7 +110,7 @@ pub struct Results {
     pub start_to_prototype: f64,
     /// CPU time of a start to the rival's (medians).
     pub start_to_rival: Option<f64>,
-    /// Descriptors, mounts and processes that the cycles left.
+    /// Descriptors, mounts, processes and cgroups that the cycles left.
     pub left_behind: usize,
 }
 
@@ -127,7 +127,7 @@ pub fn run(spec: &SandboxSpec, options: &Options) -> Result<Results, String> {
     let start_to_rival = median(RIVAL_CPU).map(|rival| own / rival);
     series.push(round_trips(&backend, spec, options.round_trips)?);
     series.extend(states(&backend, spec, options)?);
-    series.push(live(&backend, spec, options.live)?);
+    series.extend(live(&backend, spec, options.live)?);
     let left_behind = cycles(&backend, spec, options.cycles)?;
     Ok(Results {
         root: backend.is_root(),
@@ -349,27 +349,46 @@ fn states(
     ])
 }
 
-/// Memory of the whole machine for each of many idle sandboxes.
-fn live(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<Series, String> {
-    let before = available_kib()?;
+/// Batches that idle sandboxes are started in: what else the machine does
+/// with its memory meanwhile shows in few of them.
+const BATCHES: usize = 10;
+
+/// Memory for each of many idle sandboxes, the kernel's included: that of the
+/// whole machine, and what their cgroups count (where there are any, and
+/// without what the spawner has done for them).
+fn live(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<Vec<Series>, String> {
+    let batch = count.div_ceil(BATCHES);
+    let mut used = Vec::with_capacity(BATCHES);
     let mut sandboxes = Vec::with_capacity(count);
-    for _ in 0..count {
-        sandboxes.push(backend.create(spec).map_err(text)?);
+    while sandboxes.len() < count {
+        let before = available_kib()?;
+        for _ in 0..batch {
+            sandboxes.push(backend.create(spec).map_err(text)?);
+        }
+        used.push((before - available_kib()?) / batch as f64);
     }
-    let used = before.saturating_sub(available_kib()?) as f64 / count as f64;
+    let counted = cgroups(backend.spawner_pid())
+        .iter()
+        .filter_map(|folder| memory_kib(folder))
+        .collect();
     for sandbox in &mut sandboxes {
         let output = sandbox.exec(&Command::new(["/bin/true"])).map_err(text)?;
         if output.exit != Exit::Code(0) {
             return Err(format!("one of {count} sandboxes: {:?}", output.exit));
         }
     }
-    Ok(Series {
-        count,
-        ..Series::of("memory of an idle sandbox", "KiB", vec![used])
-    })
+    let mut series = vec![
+        Series::of("memory of an idle sandbox, its cgroup's", "KiB", counted),
+        Series::of("memory of an idle sandbox, machine's", "KiB", used),
+    ];
+    series.retain(|series| series.count > 0);
+    for series in &mut series {
+        series.count = sandboxes.len();
+    }
+    Ok(series)
 }
 
-fn available_kib() -> Result<u64, String> {
+fn available_kib() -> Result<f64, String> {
     let text = fs::read_to_string("/proc/meminfo").map_err(text)?;
     text.lines()
         .find_map(|line| {
@@ -382,8 +401,8 @@ fn available_kib() -> Result<u64, String> {
         .ok_or_else(|| "/proc/meminfo without MemAvailable".to_owned())
 }
 
-/// Starts and stops sandboxes; gives how many descriptors, mounts and
-/// processes there are more than before.
+/// Starts and stops sandboxes; gives how many descriptors, mounts, processes
+/// and cgroups there are more than before.
 fn cycles(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<usize, String> {
     let entries = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
     let spawner = backend.spawner_pid();
@@ -395,6 +414,7 @@ fn cycles(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<u
         entries("/proc/self/fd")
             + entries(&spawner_files)
             + lines(&children)
+            + cgroups(spawner).len()
             + fs::read_to_string("/proc/self/mountinfo").map_or(0, |m| m.lines().count())
     };
     one_start(backend, spec)?;
@@ -403,4 +423,35 @@ fn cycles(backend: &NativeBackend, spec: &SandboxSpec, count: usize) -> Result<u
         one_start(backend, spec)?;
     }
     Ok(traces().saturating_sub(before))
+}
+
+/// Cgroups of a spawner's sandboxes.
+fn cgroups(spawner: u32) -> Vec<PathBuf> {
+    let own = format!("/swegym-{spawner}-");
+    let is_own = |folder: &Path| {
+        let parent = folder.parent().unwrap_or(folder);
+        parent.to_string_lossy().contains(&own)
+    };
+    let (mut found, mut todo) = (vec![], vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(folder) = todo.pop() {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        todo.extend(folders.map(|e| e.path()));
+        found.extend(is_own(&folder).then_some(folder));
+    }
+    found
+}
+
+/// What a cgroup counts as its memory, if it does.
+fn memory_kib(cgroup: &Path) -> Option<f64> {
+    ["memory.usage_in_bytes", "memory.current"]
+        .iter()
+        .find_map(|name| {
+            fs::read_to_string(cgroup.join(name))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .map(|bytes: f64| bytes / 1024.0)
 }

@@ -43,6 +43,10 @@ pub const CHECKS: &[Check] = &[
         run: writable_binds,
     },
     Check {
+        name: "readonly_paths",
+        run: readonly_paths,
+    },
+    Check {
         name: "writes_to_a_directory",
         run: writes_to_a_directory,
     },
@@ -342,6 +346,45 @@ fn writable_binds(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
         fs::read_to_string(writable.join("d/n")).ok().as_deref(),
         Some("new\n"),
     )
+}
+
+fn readonly_paths(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
+    let mut spec = fixture.spec.clone();
+    let below = layer(
+        fixture,
+        "layer-readonly",
+        &[("opt/venv/bin/tool", "old"), ("opt/beside", "old")],
+    )?;
+    spec.layers.insert(0, below);
+    spec.readonly.push("/opt/venv".into());
+    let script = "cat /opt/venv/bin/tool; for c in 'echo x > /opt/venv/bin/tool' 'touch /opt/venv/new' \
+                  'rm -r /opt/venv/bin' 'mv /opt/venv /opt/other' 'mv /opt /moved' 'chmod 777 /opt/venv'; do \
+                  (eval \"$c\") 2>/dev/null && echo \"$c worked\"; done; \
+                  echo > /opt/beside && touch /opt/new && echo writable";
+    let mut sandbox = create(backend, &spec)?;
+    same("seen", sh(&mut *sandbox, script)?.as_str(), "oldwritable")?;
+    sandbox.reset().map_err(|e| format!("reset: {e}"))?;
+    same(
+        "after a reset",
+        sh(&mut *sandbox, script)?.as_str(),
+        "oldwritable",
+    )?;
+    let mut fork = sandbox.fork().map_err(|e| format!("fork: {e}"))?;
+    for sandbox in [&mut sandbox, &mut fork] {
+        same(
+            "after a fork",
+            sh(&mut **sandbox, script)?.as_str(),
+            "oldwritable",
+        )?;
+    }
+    let write = fork.write(Path::new("/opt/venv/bin/tool"), b"new", false);
+    holds(matches!(write, Err(SandboxError::File { .. })), || {
+        format!("written from outside: {write:?}")
+    })?;
+    spec.readonly.push("/opt/none".into());
+    holds(backend.create(&spec).is_err(), || {
+        "a missing read-only path was accepted".into()
+    })
 }
 
 fn writes_to_a_directory(backend: &dyn Backend, fixture: &Fixture) -> Outcome {

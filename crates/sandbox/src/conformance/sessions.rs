@@ -31,6 +31,10 @@ pub const CHECKS: &[Check] = &[
         run: session_timeout,
     },
     Check {
+        name: "session_timeout_spares_others",
+        run: session_timeout_spares_others,
+    },
+    Check {
         name: "session_loop_times_out",
         run: session_loop_times_out,
     },
@@ -246,48 +250,60 @@ fn session_ends_with_exit(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
     same("left running", running(&mut *sandbox)?, Vec::new())
 }
 
-/// After a timeout the session works as before, or is gone for good.
-fn after_timeout(session: &mut dyn Session) -> Outcome {
-    match session.run("echo $kept", Some(super::PATIENCE)) {
-        Ok(output) => same(
-            "state after a timeout",
-            output.stdout.text().as_str(),
-            "1\n",
-        ),
-        Err(SandboxError::Gone(_)) => Ok(()),
-        Err(e) => Err(format!("after a timeout: {e}")),
-    }
-}
-
+/// Whatever a script does to go on, nothing of it runs after its limit, and
+/// the session has ended.
 fn session_timeout(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
     let mut sandbox = create(backend, &fixture.spec)?;
     let scripts = [
         "echo begun; sleep 1000; echo never",
         "echo begun; bash -c 'trap \"\" INT TERM; sleep 1000 & sleep 1000; sleep 1000'; echo never",
         "echo begun; (sleep 1000 | cat; echo never)",
-        "trap 'sleep 1000' INT; echo begun; sleep 1000",
-        "trap '' INT; echo begun; sleep 1000",
+        "echo begun; sleep 1000 | (read -r line; echo never)",
+        "trap 'sleep 1000' INT; echo begun; sleep 1000; echo never",
+        "trap 'echo never' INT TERM CHLD EXIT ERR; echo begun; sleep 1000 || echo never",
+        "trap '' INT TERM HUP; echo begun; while :; do sleep 1000; echo never; done",
+        "echo begun; (trap 'echo never' EXIT TERM; sleep 1000 & wait; echo never) & wait; echo never",
+        "echo begun; setsid bash -c 'sleep 1000; echo never' & wait; echo never",
+        "echo begun; exec bash -c 'sleep 1000; echo never'",
     ];
     for script in scripts {
         let mut session = sandbox.session().map_err(|e| e.to_string())?;
-        run(&mut *session, "kept=1")?;
         let started = Instant::now();
         let output = session
             .run(script, Some(Duration::from_millis(1500)))
             .map_err(|e| format!("{script}: {e}"))?;
         same(script, output.exit, Exit::TimedOut)?;
-        // Bash may reach the next command before its own signal does.
-        holds(output.stdout.text().starts_with("begun\n"), || {
-            format!("{script}: {:?}", output.stdout.text())
+        same(script, output.stdout.text().as_str(), "begun\n")?;
+        holds(!output.stderr.text().contains("never"), || {
+            format!("{script}: {:?}", output.stderr.text())
         })?;
         holds(started.elapsed() < Duration::from_secs(20), || {
             format!("{script}: {:?}", started.elapsed())
         })?;
-        after_timeout(&mut *session)?;
+        gone("a script after a timeout", session.run("true", None))?;
         session.close().map_err(|e| e.to_string())?;
         same(script, running(&mut *sandbox)?, Vec::new())?;
     }
     Ok(())
+}
+
+/// A timeout of one session is none of the others' business.
+fn session_timeout_spares_others(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
+    let mut sandbox = create(backend, &fixture.spec)?;
+    let mut first = sandbox.session().map_err(|e| e.to_string())?;
+    let mut second = sandbox.session().map_err(|e| e.to_string())?;
+    run(&mut *second, "kept=1; sleep 1000 & job=$!")?;
+    let script = "sleep 1001 & sleep 1001";
+    let output = first
+        .run(script, Some(Duration::from_millis(200)))
+        .map_err(|e| e.to_string())?;
+    same(script, output.exit, Exit::TimedOut)?;
+    let alive = "kill -0 $job && echo $kept; jobs -s";
+    same("second", out(&mut *second, alive)?.as_str(), "1")?;
+    let sleeping = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -E '^100[01]$'";
+    same("alive", sh(&mut *sandbox, sleeping)?.as_str(), "1000")?;
+    second.close().map_err(|e| e.to_string())?;
+    same("left running", running(&mut *sandbox)?, Vec::new())
 }
 
 fn session_loop_times_out(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
@@ -296,16 +312,17 @@ fn session_loop_times_out(backend: &dyn Backend, fixture: &Fixture) -> Outcome {
         "while :; do :; done",
         "while :; do sleep 0.01; done",
         "f() { f & f; }; while :; do sleep 0.001 & done",
+        "while :; do (sleep 0.01; while :; do sleep 0.01; done) & sleep 0.01; done",
     ] {
         let mut session = sandbox.session().map_err(|e| e.to_string())?;
-        run(&mut *session, "kept=1")?;
         let output = session
             .run(script, Some(Duration::from_millis(200)))
             .map_err(|e| e.to_string())?;
         same(script, output.exit, Exit::TimedOut)?;
-        after_timeout(&mut *session)?;
+        gone("a script after a timeout", session.run("true", None))?;
+        same(script, running(&mut *sandbox)?, Vec::new())?;
     }
-    same("left running", running(&mut *sandbox)?, Vec::new())
+    Ok(())
 }
 
 fn session_background_jobs(backend: &dyn Backend, fixture: &Fixture) -> Outcome {

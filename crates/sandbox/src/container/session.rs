@@ -15,15 +15,7 @@ use super::process::{Next, Running, Source};
 use super::random_name;
 use super::sandbox::{Handle, Mode, Origin, Start, connect_error, exit};
 use crate::capture::Capture;
-
-const SHELL: [&str; 5] = ["/bin/bash", "--noprofile", "--norc", "--noediting", "-i"];
-
-/// What an interactive shell says when it exits.
-const FAREWELL: &[u8] = b"exit\n";
-
-/// Makes the interactive shell a quiet one.
-const SETUP: &str = "set +o history +o histexpand +m; shopt -u checkwinsize; \
-                     unset HISTFILE; PS1= PS2=; export -n PS1 PS2";
+use crate::shell::{FAREWELL, SETUP, SHELL, quote};
 
 /// Longest wait for the shell to come up, or to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -257,11 +249,6 @@ impl Drop for ContainerSession {
         // Whoever wants to know of errors calls `close`.
         let _ = self.close();
     }
-}
-
-/// A script as one word of the shell.
-fn quote(script: &str) -> String {
-    format!("'{}'", script.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

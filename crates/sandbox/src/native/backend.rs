@@ -13,6 +13,7 @@ use std::time::Duration;
 use swegym_core::{Backend, Network, Sandbox, SandboxError, SandboxSpec, SnapshotId};
 
 use super::SPAWNER;
+use super::cgroup::Gauge;
 use super::inbox::{Inbox, Missing};
 use super::sandbox::{NativeSandbox, Origin, Snapshot, config};
 use super::wire::{Config, FromSpawner, Hello, Host, Link, Report, ToSpawner};
@@ -196,6 +197,8 @@ pub struct Supervisor {
     pub host: Host,
     child: Mutex<Child>,
     inbox: Inbox,
+    /// Gauges of slots whose cgroups are kept (version 1).
+    gauges: Mutex<HashMap<u32, Arc<Gauge>>>,
     /// Shared with the backend.
     pub snapshots: Arc<Snapshots>,
 }
@@ -236,6 +239,7 @@ impl Supervisor {
             host,
             child: Mutex::new(child.0.take().expect("not taken yet")),
             inbox: Inbox::default(),
+            gauges: Mutex::default(),
             snapshots: Arc::clone(snapshots),
         })
     }
@@ -275,6 +279,21 @@ impl Supervisor {
                 source: io::ErrorKind::TimedOut.into(),
             }),
         }
+    }
+
+    /// The gauge of the cgroup of a slot.
+    pub fn gauge(&self, slot: u32) -> Option<Arc<Gauge>> {
+        let paths = &self.host.cgroups;
+        if paths.v2 {
+            return Gauge::open(paths, slot).map(Arc::new);
+        }
+        let mut gauges = lock(&self.gauges);
+        if let Some(gauge) = gauges.get(&slot) {
+            return Some(Arc::clone(gauge));
+        }
+        let gauge = Arc::new(Gauge::open(paths, slot)?);
+        gauges.insert(slot, Arc::clone(&gauge));
+        Some(gauge)
     }
 
     fn send(&self, request: &ToSpawner, fds: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {

@@ -191,15 +191,6 @@ pub struct Gauge {
     peak: Option<File>,
 }
 
-/// A reading of a [`Gauge`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Reading {
-    /// Processes that the kernel has killed for memory so far.
-    pub kills: u64,
-    /// Peak memory, bytes.
-    pub peak: Option<u64>,
-}
-
 impl Gauge {
     /// The gauge of a slot.
     pub fn open(paths: &CgroupPaths, slot: u32) -> Option<Self> {
@@ -215,16 +206,16 @@ impl Gauge {
         })
     }
 
-    /// Reads it.
-    pub fn read(&self) -> Option<Reading> {
-        let kills = read_start(&self.events)?
+    /// Processes that the kernel has killed for memory so far.
+    pub fn kills(&self) -> Option<u64> {
+        read_start(&self.events)?
             .lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())?;
-        let peak = self
-            .peak
-            .as_ref()
-            .and_then(|peak| read_start(peak)?.trim().parse().ok());
-        Some(Reading { kills, peak })
+            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    }
+
+    /// Peak memory, bytes.
+    pub fn peak(&self) -> Option<u64> {
+        read_start(self.peak.as_ref()?)?.trim().parse().ok()
     }
 }
 

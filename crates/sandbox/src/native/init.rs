@@ -21,9 +21,7 @@ use super::seccomp::Filters;
 use super::spawner::{self, Mounts};
 use super::sys::{self, ChildStack, Ended};
 use super::tree;
-use super::wire::{
-    Config, Failure, FromInit, Link, Open, Program, SessionSignal, Slot, Status, Step, ToInit,
-};
+use super::wire::{Config, Failure, FromInit, Link, Open, Program, Slot, Status, Step, ToInit};
 use super::worker::{self, Jail};
 
 /// Uid and gid inside where a user namespace maps the caller.
@@ -95,6 +93,17 @@ struct Init {
     watched_memory: Option<u64>,
     command: Option<Running>,
     sessions: HashMap<u64, Running>,
+    /// Ended, but not reported yet.
+    ended: Vec<(Running, Ended)>,
+}
+
+/// Whom to kill; never init itself.
+enum Doomed {
+    Everybody,
+    /// Everybody but the shells of live sessions and what is below them.
+    Unsupervised,
+    /// A shell and what is below it.
+    Session(i32),
 }
 
 /// A command or the shell of a session.
@@ -157,6 +166,7 @@ impl Init {
                 watched_memory,
                 command: None,
                 sessions: HashMap::new(),
+                ended: Vec::new(),
             }),
             Err(failure) => Err((control, failure)),
         }
@@ -199,14 +209,17 @@ impl Init {
                 return true;
             }
             ToInit::KillCommand => {
-                if let Some(command) = &self.command {
-                    // What it started is killed when its end is noticed.
-                    let _ = rustix::process::kill_process(command.pid, Signal::KILL);
+                if self.command.is_some() {
+                    self.kill(&Doomed::Unsupervised);
+                    self.report_ended();
                 }
                 return true;
             }
-            ToInit::SignalSession { session, how } => {
-                self.signal_session(session, how);
+            ToInit::KillSession(session) => {
+                if let Some(shell) = self.sessions.get(&session) {
+                    self.kill(&Doomed::Session(raw(shell.pid)));
+                    self.report_ended();
+                }
                 return true;
             }
             ToInit::Open { path, how } => self.open(&path, how).map(Some),
@@ -256,142 +269,89 @@ impl Init {
     fn reap_ended(&mut self) {
         let mut info = [0; 1024];
         while rustix::io::read(&self.signals, &mut info).is_ok() {}
-        let mut main_ended = None;
         while let Ok(Some((pid, ended))) = sys::reap(None, false) {
-            main_ended = self.note_end(pid, ended).or(main_ended);
+            self.note_end(pid, ended);
         }
-        if let Some((command, ended)) = main_ended {
-            self.kill_leftovers();
-            finish(command, ended);
+        if !self.ended.is_empty() && self.command.is_none() {
+            self.kill(&Doomed::Unsupervised);
+        }
+        self.report_ended();
+    }
+
+    /// Takes note of an ended child, if it was the command or a shell.
+    fn note_end(&mut self, pid: Pid, ended: Ended) {
+        let is_it = |running: &mut Running| running.pid == pid;
+        let found = self.command.take_if(is_it).or_else(|| {
+            let mut shells = self.sessions.extract_if(|_, shell| is_it(shell));
+            shells.next().map(|(_, shell)| shell)
+        });
+        self.ended.extend(found.map(|running| (running, ended)));
+    }
+
+    fn report_ended(&mut self) {
+        for (running, ended) in self.ended.drain(..) {
+            finish(running, ended);
         }
     }
 
-    /// Takes note of an ended child: gives back the command if it was that,
-    /// reports the session if it was its shell.
-    fn note_end(&mut self, pid: Pid, ended: Ended) -> Option<(Running, Ended)> {
-        if self.command.as_ref().is_some_and(|c| c.pid == pid) {
-            return self.command.take().map(|command| (command, ended));
-        }
-        let session = self
-            .sessions
-            .iter()
-            .find(|(_, r)| r.pid == pid)
-            .map(|(&id, _)| id)?;
-        let shell = self.sessions.remove(&session)?;
-        if self.command.is_none() {
-            self.kill_leftovers();
-        }
-        finish(shell, ended);
-        None
-    }
-
-    /// Kills everything but the live sessions (and init).
+    /// Kills some and waits until they are gone, in one step: none of them
+    /// gets to act on the end of another.
     ///
     /// What a session's shell has started stays below it, as shells are
     /// subreapers; everything else that lives on is a child of init.
-    fn kill_leftovers(&mut self) {
-        if self.sessions.is_empty() {
-            // Whoever lives below init is, or becomes, its child: without
-            // children there is nobody, as after most commands.
-            if sys::reap(None, false).is_ok() {
-                sys::kill_everyone(libc::SIGKILL);
-                while sys::reap(None, true).is_ok() {}
+    fn kill(&mut self, doomed: &Doomed) {
+        // Whoever lives below init is, or becomes, its child: without
+        // children there is nobody, as after most commands.
+        match sys::reap(None, false) {
+            Ok(Some((pid, ended))) => self.note_end(pid, ended),
+            Ok(None) => {}
+            Err(_) => return,
+        }
+        // The kernel does this to all at once, so nobody can fork out of the
+        // list that is made next.
+        sys::kill_everyone(libc::SIGSTOP);
+        let shells = self.sessions.values().map(|shell| raw(shell.pid));
+        let spared: Vec<i32> = match *doomed {
+            Doomed::Everybody => vec![],
+            Doomed::Unsupervised => shells.collect(),
+            Doomed::Session(doomed) => shells.filter(|&shell| shell != doomed).collect(),
+        };
+        if spared.is_empty() && (self.command.is_none() || !matches!(doomed, Doomed::Session(_))) {
+            sys::kill_everyone(libc::SIGKILL);
+            while let Ok(Some((pid, ended))) = sys::reap(None, true) {
+                self.note_end(pid, ended);
             }
             return;
         }
-        // Stopped first, all in one step, nobody can fork out of the list.
-        sys::kill_everyone(libc::SIGSTOP);
         let processes = tree::processes(self.stack.proc());
-        let mut kept: Vec<i32> = self.sessions.values().map(|s| raw(s.pid)).collect();
-        kept.extend(tree::descendants(&processes, &kept));
-        let doomed: Vec<i32> = processes
-            .iter()
-            .map(|p| p.pid)
-            .filter(|pid| *pid != 1 && !kept.contains(pid))
-            .collect();
+        let below = |tops: Vec<i32>| [tree::descendants(&processes, &tops), tops].concat();
+        let listed = match *doomed {
+            Doomed::Session(shell) => below(vec![shell]),
+            _ => below(spared),
+        };
+        let everyone = processes.iter().map(|p| p.pid).filter(|&pid| pid != 1);
+        let (listed, others): (Vec<i32>, Vec<i32>) = everyone.partition(|p| listed.contains(p));
+        let (doomed, spared) = match doomed {
+            Doomed::Session(_) => (listed, others),
+            _ => (others, listed),
+        };
         tree::signal(doomed.iter().copied(), Signal::KILL);
-        tree::signal(kept.into_iter(), Signal::CONT);
+        tree::signal(spared.into_iter(), Signal::CONT);
         self.reap_all_of(doomed);
     }
 
-    /// Waits until none of these exists.
+    /// Waits until none of these exists. As long as one does, it or one that
+    /// it is below is a child of init.
     fn reap_all_of(&mut self, mut pids: Vec<i32>) {
-        while !pids.is_empty() {
-            match sys::reap(None, false) {
-                Ok(Some((pid, ended))) => {
-                    if !pids.contains(&raw(pid)) {
-                        // The end of a session is reported as it comes; its
-                        // leftovers were not below a live shell any more.
-                        let _ = self.note_session_end(pid, ended);
-                    }
-                }
-                Ok(None) => std::thread::sleep(Duration::from_micros(200)),
-                Err(_) => return,
-            }
-            pids.retain(|&pid| tree::exists(pid));
-        }
-    }
-
-    fn note_session_end(&mut self, pid: Pid, ended: Ended) -> Option<()> {
-        let session = self
-            .sessions
-            .iter()
-            .find(|(_, r)| r.pid == pid)
-            .map(|(&id, _)| id)?;
-        finish(self.sessions.remove(&session)?, ended);
-        Some(())
-    }
-
-    fn signal_session(&mut self, session: u64, how: SessionSignal) {
-        let Some(shell) = self.sessions.get(&session).map(|s| s.pid) else {
-            return;
-        };
-        match how {
-            SessionSignal::Interrupt => {
-                let processes = tree::processes(self.stack.proc());
-                let below = tree::descendants(&processes, &[raw(shell)]);
-                // The shell first: one that sees its child interrupted, but
-                // not yet itself, goes on with the script.
-                tree::signal([raw(shell)].into_iter().chain(below), Signal::INT);
-            }
-            SessionSignal::Kill => self.kill_session(session, shell),
-        }
-    }
-
-    /// Kills a shell and all below it: stopped first, from the shell down,
-    /// until a look finds nobody new.
-    fn kill_session(&mut self, session: u64, shell: Pid) {
-        let mut stopped: Vec<i32> = Vec::new();
         loop {
-            let processes = tree::processes(self.stack.proc());
-            let below = tree::descendants(&processes, &[raw(shell)]);
-            let all = [raw(shell)].into_iter().chain(below);
-            let fresh: Vec<i32> = all.filter(|pid| !stopped.contains(pid)).collect();
-            if fresh.is_empty() {
-                break;
+            pids.retain(|&pid| tree::exists(pid));
+            if pids.is_empty() {
+                return;
             }
-            tree::signal(fresh.iter().copied(), Signal::STOP);
-            stopped.extend(fresh);
-        }
-        tree::signal(stopped.iter().copied(), Signal::KILL);
-        if let Ok(Some((_, ended))) = sys::reap(Some(shell), true)
-            && let Some(shell) = self.sessions.remove(&session)
-        {
-            stopped.retain(|&pid| pid != raw(shell.pid));
-            self.reap_orphans(stopped);
-            finish(shell, ended);
-        }
-    }
-
-    /// Waits for killed processes that have become init's children.
-    fn reap_orphans(&mut self, pids: Vec<i32>) {
-        for pid in pids.into_iter().filter_map(Pid::from_raw) {
-            while tree::exists(raw(pid)) {
-                match sys::reap(Some(pid), false) {
-                    Ok(Some(_)) => break,
-                    // Not init's child yet, or not dead yet.
-                    _ => std::thread::sleep(Duration::from_micros(200)),
-                }
+            match sys::reap(None, true) {
+                Ok(Some((pid, ended))) => self.note_end(pid, ended),
+                Ok(None) => {}
+                Err(_) => return,
             }
         }
     }
@@ -411,12 +371,8 @@ impl Init {
     }
 
     fn reset(&mut self) -> Result<(), Failure> {
-        let command = self.command.take();
-        let sessions: Vec<Running> = self.sessions.drain().map(|(_, s)| s).collect();
-        self.kill_leftovers();
-        for running in command.into_iter().chain(sessions) {
-            finish(running, Ended::Signal(libc::SIGKILL));
-        }
+        self.kill(&Doomed::Everybody);
+        self.report_ended();
         self.stack.reset()
     }
 

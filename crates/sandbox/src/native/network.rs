@@ -5,7 +5,7 @@
 //! hold a socket in it is dead. No setting of it can have been changed, as
 //! nothing inside has the capability to.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
@@ -19,29 +19,33 @@ const KEPT: usize = 64;
 /// The network namespaces of a spawner.
 pub struct Networks {
     home: OwnedFd,
-    unused: Vec<OwnedFd>,
+    unused: Vec<Network>,
+}
+
+/// A network namespace.
+pub struct Network {
+    namespace: OwnedFd,
+    /// Its list of interfaces, with their traffic.
+    devices: OwnedFd,
 }
 
 impl Networks {
-    /// From where the spawner is now, and comes back to.
+    /// From where the spawner is now, and comes back to: what it claims of the
+    /// host by binding sockets is claimed there.
     pub fn new(proc: impl AsFd) -> Result<Self, Failure> {
         Ok(Self {
-            home: current(proc).step("open the network namespace")?,
+            home: open(proc, "self/ns/net").step("open the network namespace")?,
             unused: Vec::new(),
         })
     }
 
     /// Enters a namespace that nobody else is in.
-    pub fn enter(&mut self, proc: impl AsFd) -> Result<OwnedFd, Failure> {
+    pub fn enter(&mut self, proc: impl AsFd) -> Result<Network, Failure> {
         if let Some(network) = self.unused.pop() {
-            enter(&network)?;
+            enter(&network.namespace)?;
             return Ok(network);
         }
-        let made = (|| {
-            sys::unshare(libc::CLONE_NEWNET).step("make a network namespace")?;
-            sys::loopback_up().step("set the loopback interface up")?;
-            current(proc).step("open the network namespace")
-        })();
+        let made = make(proc.as_fd());
         if made.is_err() {
             self.leave()?;
         }
@@ -54,42 +58,40 @@ impl Networks {
     }
 
     /// Takes back a namespace whose processes are gone.
-    pub fn give_back(&mut self, network: OwnedFd, proc: impl AsFd) {
-        if self.unused.len() < KEPT && self.is_untouched(&network, proc) {
+    pub fn give_back(&mut self, network: Network) {
+        if self.unused.len() < KEPT && network.is_untouched() {
             self.unused.push(network);
         }
     }
+}
 
-    /// Whether nothing was ever sent in a namespace.
-    fn is_untouched(&self, network: &OwnedFd, proc: impl AsFd) -> bool {
-        if enter(network).is_err() {
-            return false;
-        }
-        let devices = read_devices(proc);
-        if self.leave().is_err() {
-            // It would start sandboxes in the wrong namespace.
-            std::process::exit(1);
-        }
-        devices.is_ok_and(|text| is_silent(&text))
+impl Network {
+    /// Whether nothing was ever sent in it.
+    fn is_untouched(&self) -> bool {
+        let mut buffer = [0; 4096];
+        rustix::io::pread(&self.devices, &mut buffer, 0)
+            .is_ok_and(|length| is_silent(&String::from_utf8_lossy(&buffer[..length])))
     }
 }
 
-fn current(proc: impl AsFd) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(proc, "self/ns/net", flags, Mode::empty())
+/// Makes a namespace, and stays in it.
+fn make(proc: BorrowedFd<'_>) -> Result<Network, Failure> {
+    sys::unshare(libc::CLONE_NEWNET).step("make a network namespace")?;
+    sys::loopback_up().step("set the loopback interface up")?;
+    Ok(Network {
+        namespace: open(proc, "self/ns/net").step("open the network namespace")?,
+        devices: open(proc, "self/net/dev").step("open the list of interfaces")?,
+    })
 }
 
-fn enter(network: &OwnedFd) -> Result<(), Failure> {
-    rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+fn open(proc: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(proc, path, flags, Mode::empty())
+}
+
+fn enter(namespace: &OwnedFd) -> Result<(), Failure> {
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
         .step("enter a network namespace")
-}
-
-fn read_devices(proc: impl AsFd) -> rustix::io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(proc, "self/net/dev", flags, Mode::empty())?;
-    let mut buffer = [0; 4096];
-    let length = rustix::io::read(file, &mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
 /// Whether the list of interfaces shows loopback only, without traffic.

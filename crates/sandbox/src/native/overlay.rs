@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::seed::{attach, clone_mount, new_mount};
+use super::seed::{READY_POINTS, attach, clone_mount, new_mount};
 use super::spawner::Mounts;
 use super::sys::{self, MountAttr};
 use super::wire::{Config, Failure, Step};
@@ -34,6 +34,8 @@ pub struct Stack {
     disk: Option<u64>,
     /// What is mounted inside, in order.
     attachments: Vec<Attachment>,
+    /// What is made read-only over that.
+    readonly: Vec<Vec<u8>>,
     user: User,
     root: Option<OwnedFd>,
     /// Keeps file systems that were unmounted until there is time to free
@@ -80,7 +82,7 @@ impl Stack {
         let mut frozen = Vec::with_capacity(mounts.frozen.len());
         for (number, idmap) in mounts.frozen.iter().enumerate() {
             if let Some(idmap) = idmap {
-                attach_mapped(number, idmap).step("attach a snapshot")?;
+                attach_mapped(number, idmap)?;
             }
             frozen.push(idmap.is_some());
         }
@@ -99,6 +101,7 @@ impl Stack {
             userxattr: !root,
             disk: config.disk,
             attachments: system_mounts(root)?,
+            readonly: config.readonly.clone(),
             user,
             root: None,
             dropped: Vec::new(),
@@ -253,7 +256,11 @@ impl Stack {
         options.extend(upper);
         options.extend(b",workdir=");
         options.extend(work);
-        options.extend(b",index=off,xino=off,volatile");
+        options.extend(b",index=off,xino=off");
+        if self.directory.is_some() {
+            // Nothing in memory is synced anyway.
+            options.extend(b",volatile");
+        }
         options.extend_from_slice(if self.userxattr {
             b",userxattr"
         } else {
@@ -284,7 +291,14 @@ impl Stack {
         }
         let shm = clone_mount(&format!("{top}/shm"), false).step("mount /dev/shm")?;
         attach_inside(root, &shm, Path::new("/dev/shm")).step("mount /dev/shm")?;
-        self.add_user(root, top).step("add the user to /etc/passwd")
+        self.add_user(root, top)
+            .step("add the user to /etc/passwd")?;
+        for path in &self.readonly {
+            let inside = Path::new(std::ffi::OsStr::from_bytes(path));
+            make_readonly(root, inside)
+                .step_with(|| format!("make {} read-only", inside.display()))?;
+        }
+        Ok(())
     }
 
     /// Makes the user and group databases name the user, if they do not.
@@ -292,9 +306,9 @@ impl Stack {
         let user = &self.user;
         for (name, line) in [("passwd", user.passwd_line()), ("group", user.group_line())] {
             let inside = Path::new("etc").join(name);
-            let present = match open_inside(root, &inside, OFlags::RDONLY) {
+            let (point, present) = match open_inside(root, &inside, OFlags::RDONLY) {
                 Ok(file) => read(file)?,
-                Err(rustix::io::Errno::NOENT) => Vec::new(),
+                Err(rustix::io::Errno::NOENT) => (make_point(root, &inside, false)?, Vec::new()),
                 Err(e) => return Err(e),
             };
             let Some(text) = with_line(&present, user.id, &line) else {
@@ -302,7 +316,7 @@ impl Stack {
             };
             let file = format!("{top}/{name}");
             write_new(&file, &text).map_err(to_errno)?;
-            attach_inside(root, &clone_mount(&file, false)?, &inside)?;
+            attach_over(&clone_mount(&file, false)?, &point)?;
         }
         Ok(())
     }
@@ -318,10 +332,16 @@ fn write_new(path: &str, text: &[u8]) -> std::io::Result<()> {
     file.write_all(text)
 }
 
-fn read(file: OwnedFd) -> rustix::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    std::io::Read::read_to_end(&mut fs::File::from(file), &mut text).map_err(to_errno)?;
-    Ok(text)
+/// Reads a file to its end; gives it back, too.
+fn read(file: OwnedFd) -> rustix::io::Result<(OwnedFd, Vec<u8>)> {
+    let mut text = Vec::with_capacity(4096);
+    // What is left of the room shows the end without another read.
+    while rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))? > 0
+        && text.len() == text.capacity()
+    {
+        text.reserve(text.len());
+    }
+    Ok((file, text))
 }
 
 fn to_errno(error: std::io::Error) -> rustix::io::Errno {
@@ -396,8 +416,8 @@ fn system_mounts(root: bool) -> Result<Vec<Attachment>, Failure> {
 }
 
 /// Attaches a frozen upper once more, its owner mapped to this sandbox's.
-fn attach_mapped(number: usize, idmap: &OwnedFd) -> std::io::Result<()> {
-    let copy = clone_mount(&format!("u/{number}"), false)?;
+fn attach_mapped(number: usize, idmap: &OwnedFd) -> Result<(), Failure> {
+    let copy = clone_mount(&format!("u/{number}"), false).step("copy a snapshot")?;
     sys::mount_setattr(
         copy.as_fd(),
         false,
@@ -406,15 +426,18 @@ fn attach_mapped(number: usize, idmap: &OwnedFd) -> std::io::Result<()> {
             private: false,
             idmap: Some(idmap.as_fd()),
         },
-    )?;
-    make_directory(&format!("i/{number}"))?;
-    Ok(attach(copy, &format!("i/{number}"))?)
+    )
+    .step("map the owner of a snapshot")?;
+    let point = mount_point("i", number)?;
+    attach(copy, &point).step("attach a snapshot")
 }
 
-/// A mount point of the base, made if it is missing.
+/// A mount point of the base, made if there was none from the start.
 fn mount_point(kind: &str, number: usize) -> Result<String, Failure> {
     let path = format!("{kind}/{number}");
-    make_directory(&path).step("make a mount point")?;
+    if number >= READY_POINTS {
+        make_directory(&path).step("make a mount point")?;
+    }
     Ok(path)
 }
 
@@ -495,30 +518,58 @@ fn make_inside(
 fn attach_inside(root: &OwnedFd, mount: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
     let point = match open_inside(root, path, OFlags::PATH) {
         Err(rustix::io::Errno::NOENT) => {
-            make_parents(root, path)?;
             let stat = rustix::fs::statat(mount, "", AtFlags::EMPTY_PATH)?;
             let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
-            let name = path
-                .components()
-                .next_back()
-                .ok_or(rustix::io::Errno::INVAL)?;
-            make_inside(
-                root.as_fd(),
-                path.parent().unwrap_or(Path::new("")),
-                name,
-                directory,
-            )?;
-            open_inside(root, path, OFlags::PATH)?
+            make_point(root, path, directory)?
         }
         other => other?,
     };
+    attach_over(mount, &point)
+}
+
+/// Makes what something is to be mounted over, a directory or file.
+fn make_point(root: &OwnedFd, path: &Path, directory: bool) -> rustix::io::Result<OwnedFd> {
+    make_parents(root, path)?;
+    let name = path
+        .components()
+        .next_back()
+        .ok_or(rustix::io::Errno::INVAL)?;
+    let parent = path.parent().unwrap_or(Path::new(""));
+    make_inside(root.as_fd(), parent, name, directory)?;
+    open_inside(root, path, OFlags::PATH)
+}
+
+fn attach_over(mount: &OwnedFd, point: &OwnedFd) -> rustix::io::Result<()> {
     rustix::mount::move_mount(
         mount,
         "",
-        &point,
+        point,
         "",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )
+}
+
+/// Puts a directory over itself, read-only; what is mounted below it stays as
+/// it is.
+///
+/// It cannot be moved out of the way with a directory above it either: those
+/// come from the layers, and the overlay renames none of them.
+fn make_readonly(root: &OwnedFd, path: &Path) -> std::io::Result<()> {
+    let point = open_inside(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let mount = rustix::mount::open_tree(&point, "", flags)?;
+    sys::mount_setattr(
+        mount.as_fd(),
+        false,
+        &MountAttr {
+            set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+            ..MountAttr::default()
+        },
+    )?;
+    Ok(attach_over(&mount, &point)?)
 }
 
 fn final_name(path: &[u8]) -> Vec<u8> {

@@ -2,6 +2,7 @@
 //! on one stream while another is full.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -80,18 +81,18 @@ impl<'a> Stream<'a> {
     /// Reads what is there, at most about a megabyte so that other streams
     /// have their turn.
     fn read(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 64 << 10];
+        let mut buffer = [MaybeUninit::uninit(); 64 << 10];
         for _ in 0..16 {
             match rustix::io::read(self.fd, &mut buffer) {
-                Ok(0) => {
+                Ok(([], _)) => {
                     self.open = false;
                     return Ok(());
                 }
-                Ok(n) => match &mut self.sink {
-                    Sink::Capture(capture) => capture.push(&buffer[..n]),
+                Ok((read, _)) => match &mut self.sink {
+                    Sink::Capture(capture) => capture.push(read),
                     Sink::Head(bytes, limit) => {
                         let room = limit.saturating_sub(bytes.len());
-                        bytes.extend_from_slice(&buffer[..n.min(room)]);
+                        bytes.extend_from_slice(&read[..read.len().min(room)]);
                     }
                 },
                 Err(rustix::io::Errno::AGAIN) => return Ok(()),

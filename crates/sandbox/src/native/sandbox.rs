@@ -14,7 +14,7 @@ use swegym_core::{
 };
 
 use super::backend::{Supervisor, lock, next_id, spawner_gone};
-use super::cgroup::{Gauge, Reading};
+use super::cgroup::Gauge;
 use super::pump::{Feed, Sink, Stopped, Stream, pipe_from_them, pipe_to_them, pump};
 use super::session::NativeSession;
 use super::wire::{
@@ -88,6 +88,14 @@ pub fn config(spec: &SandboxSpec) -> Result<Config, SandboxError> {
             ));
         }
     }
+    for path in &spec.readonly {
+        if !is_plain(path) {
+            return invalid(format!(
+                "readonly path {}: not an absolute path without ..",
+                path.display()
+            ));
+        }
+    }
     if !spec.workdir.is_absolute() {
         return invalid(format!("workdir {}: not absolute", spec.workdir.display()));
     }
@@ -119,6 +127,7 @@ pub fn config(spec: &SandboxSpec) -> Result<Config, SandboxError> {
                 readonly: bind.readonly,
             })
             .collect(),
+        readonly: spec.readonly.iter().map(|path| bytes(path)).collect(),
         upper,
         frozen: Vec::new(),
         hostname: spec.hostname.clone(),
@@ -173,7 +182,7 @@ pub struct Handle {
     supervisor: Arc<Supervisor>,
     id: u64,
     slot: Slot,
-    gauge: OnceLock<Option<Gauge>>,
+    gauge: OnceLock<Option<Arc<Gauge>>>,
     closed: AtomicBool,
 }
 
@@ -229,24 +238,24 @@ impl Handle {
         })
     }
 
-    /// What its cgroup says about memory, if it has one.
-    pub fn memory(&self) -> Option<Reading> {
-        let open = || {
-            let paths = &self.supervisor.host.cgroups;
-            self.slot
-                .memory_cgroup
-                .then(|| Gauge::open(paths, self.slot.index))
-                .flatten()
-        };
-        self.gauge.get_or_init(open).as_ref()?.read()
+    /// The gauge of its memory, if a cgroup counts it.
+    pub fn gauge(&self) -> Option<&Gauge> {
+        let slot = self.slot.memory_cgroup.then_some(self.slot.index);
+        let open = || self.supervisor.gauge(slot?);
+        self.gauge.get_or_init(open).as_deref()
     }
-}
 
-/// Whether the kernel killed for memory between two readings.
-pub fn killed_for_memory(before: Option<Reading>, after: Option<Reading>) -> bool {
-    before
-        .zip(after)
-        .is_some_and(|(before, after)| after.kills > before.kills)
+    /// Processes that the kernel has killed for memory so far.
+    pub fn kills(&self) -> Option<u64> {
+        self.gauge()?.kills()
+    }
+
+    /// Whether there are more of them than before.
+    pub fn killed_since(&self, before: Option<u64>) -> bool {
+        before
+            .zip(self.kills())
+            .is_some_and(|(before, now)| now > before)
+    }
 }
 
 /// Why init did not do as asked.
@@ -444,7 +453,7 @@ impl Sandbox for NativeSandbox {
         let program = self.program(command)?;
         let limits = &self.origin.spec.limits;
         let output_limit = command.output_limit.unwrap_or(limits.output);
-        let memory_before = self.handle.memory();
+        let kills_before = self.handle.kills();
         let started = Instant::now();
 
         let (status_pipe, status_end) = pipe_from_them().map_err(pipe_error)?;
@@ -491,8 +500,7 @@ impl Sandbox for NativeSandbox {
         let timed_out = self.finish(&mut streams, feed, limit)?;
 
         let seconds = started.elapsed().as_secs_f64();
-        let memory = self.handle.memory();
-        let killed = killed_for_memory(memory_before, memory);
+        let killed = self.handle.killed_since(kills_before);
         let mut streams = streams.into_iter();
         let ended = streams.next().and_then(|stream| status(&stream));
         let (exit, cpu_seconds) = match ended {
@@ -519,13 +527,13 @@ impl Sandbox for NativeSandbox {
             channel: streams.next().map(output).unwrap_or_default().bytes,
             seconds,
             cpu_seconds,
-            peak_memory: memory.and_then(|m| m.peak),
+            peak_memory: self.handle.gauge().and_then(Gauge::peak),
         })
     }
 
     fn session(&mut self) -> Result<Box<dyn Session>, SandboxError> {
         let spec = &self.origin.spec;
-        let program = self.program(&Command::new(super::session::SHELL))?;
+        let program = self.program(&Command::new(crate::shell::SHELL))?;
         let session = NativeSession::start(Arc::clone(&self.handle), program, spec.limits.clone())?;
         Ok(Box::new(session))
     }

@@ -268,97 +268,101 @@ const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const JUMP_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 
-const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
-    sock_filter { code, jt, jf, k }
-}
-
-fn deny(deny: Deny) -> sock_filter {
-    let Deny::Errno(errno) = deny;
-    instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32)
-}
-
+/// Binary search for the call number in ranges that are treated alike: the
+/// kernel translates a filter for every command and tries it on every number
+/// there is, and many programs make calls by the million.
 fn compile(rules: impl Iterator<Item = &'static Rule>) -> Vec<sock_filter> {
-    let mut program = vec![
-        instruction(LOAD, 0, 0, OFFSET_ARCHITECTURE),
-        instruction(JUMP_EQUAL, 1, 0, ARCHITECTURE),
-        deny(ENOSYS),
-        instruction(LOAD, 0, 0, OFFSET_NUMBER),
-    ];
-    if let Some(bit) = X32_BIT {
-        program.push(instruction(JUMP_ANY_BIT, 0, 1, bit));
-        program.push(deny(ENOSYS));
-    }
     let mut calls: BTreeMap<u32, Vec<&Rule>> = BTreeMap::new();
     for rule in rules {
         calls.entry(rule.call as u32).or_default().push(rule);
     }
-    let calls: Vec<(u32, Vec<&Rule>)> = calls.into_iter().collect();
-    program.extend(compile_search(&calls));
-    program
-}
-
-/// Binary search for the call number: the kernel tries a new filter on every
-/// number there is, and many programs make calls by the million.
-fn compile_search(calls: &[(u32, Vec<&Rule>)]) -> Vec<sock_filter> {
-    let allow = instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
-    match calls {
-        [] => vec![allow],
-        [(number, rules)] => {
-            let mut program = vec![];
-            for rule in rules {
-                program.extend(compile_rule(rule));
-            }
-            program.insert(0, instruction(JUMP_EQUAL, 0, short(program.len()), *number));
-            program.push(allow);
-            program
-        }
-        _ => {
-            let (left, right) = calls.split_at(calls.len() / 2);
-            let (first_right, right) = (right[0].0, compile_search(right));
-            let left = compile_search(left);
-            let mut program = vec![instruction(
-                JUMP_AT_LEAST,
-                short(left.len()),
-                0,
-                first_right,
-            )];
-            program.extend(left);
-            program.extend(right);
-            program
-        }
+    let mut program = Backwards::default();
+    let allowed = program.push(RETURN, libc::SECCOMP_RET_ALLOW);
+    let no_such_call = program.deny(ENOSYS);
+    // The first number of each range, and where it is decided.
+    let mut ranges = vec![(0, allowed)];
+    for (number, rules) in calls {
+        let decided = program.rules(&rules, allowed);
+        ranges.pop_if(|&mut (first, _)| first == number);
+        ranges.extend([(number, decided), (number + 1, allowed)]);
     }
+    ranges.dedup_by_key(|&mut (_, decided)| decided);
+    let mut start = program.search(&ranges);
+    if let Some(bit) = X32_BIT {
+        start = program.branch(JUMP_ANY_BIT, bit, no_such_call, start);
+    }
+    debug_assert_eq!(start, program.0.len() - 1);
+    start = program.push(LOAD, OFFSET_NUMBER);
+    program.branch(JUMP_EQUAL, ARCHITECTURE, start, no_such_call);
+    program.push(LOAD, OFFSET_ARCHITECTURE);
+    program.0.reverse();
+    program.0
 }
 
-/// A jump distance; the filter is small enough for them all to be short.
-fn short(distance: usize) -> u8 {
-    u8::try_from(distance).expect("the filter is small")
-}
+/// A program that is written from its end, as jumps only lead forward.
+#[derive(Default)]
+struct Backwards(Vec<sock_filter>);
 
-/// The instructions for a call whose number matched. They fall through where
-/// a condition does not hold.
-fn compile_rule(rule: &Rule) -> Vec<sock_filter> {
-    let mut tail = vec![deny(rule.deny)];
-    for &(argument, test) in rule.when.iter().rev() {
-        let past = short(tail.len());
-        let mut head = vec![instruction(LOAD, 0, 0, OFFSET_ARGUMENTS + 8 * argument)];
+/// An instruction, counted from the end.
+type Place = usize;
+
+impl Backwards {
+    /// Something that no jump depends on; what was written before comes next.
+    fn push(&mut self, code: u16, k: u32) -> Place {
+        let (jt, jf) = (0, 0);
+        self.0.push(sock_filter { code, jt, jf, k });
+        self.0.len() - 1
+    }
+
+    fn branch(&mut self, code: u16, k: u32, yes: Place, no: Place) -> Place {
+        let here = self.0.len();
+        let distance = |to| u8::try_from(here - 1 - to).expect("the filter is small");
+        let (jt, jf) = (distance(yes), distance(no));
+        self.0.push(sock_filter { code, jt, jf, k });
+        here
+    }
+
+    /// An end that denies, the same for all that deny alike.
+    fn deny(&mut self, Deny::Errno(errno): Deny) -> Place {
+        let result = libc::SECCOMP_RET_ERRNO | errno as u32;
+        let known = self
+            .0
+            .iter()
+            .position(|i| i.code == RETURN && i.k == result);
+        known.unwrap_or_else(|| self.push(RETURN, result))
+    }
+
+    /// Decides a call whose number matched.
+    fn rules(&mut self, rules: &[&Rule], allowed: Place) -> Place {
+        rules.iter().rev().fold(allowed, |otherwise, rule| {
+            let denied = self.deny(rule.deny);
+            rule.when.iter().rev().fold(denied, |holds, condition| {
+                self.condition(condition, holds, otherwise)
+            })
+        })
+    }
+
+    fn condition(&mut self, &(argument, test): &(u32, Test), yes: Place, no: Place) -> Place {
         match test {
-            Test::AnyBit(bits) => head.push(instruction(JUMP_ANY_BIT, 0, past, bits)),
-            Test::OneOf(values) => {
-                for (left, value) in (0..values.len()).rev().zip(values) {
-                    let fails = if left == 0 { past } else { 0 };
-                    head.push(instruction(JUMP_EQUAL, short(left), fails, *value));
-                }
-            }
-            Test::NoneOf(values) => {
-                for (left, value) in (0..values.len()).rev().zip(values) {
-                    head.push(instruction(JUMP_EQUAL, short(left) + past, 0, *value));
-                }
-            }
-        }
-        head.append(&mut tail);
-        tail = head;
+            Test::AnyBit(bits) => self.branch(JUMP_ANY_BIT, bits, yes, no),
+            Test::OneOf(values) => values.iter().rev().fold(no, |other, &value| {
+                self.branch(JUMP_EQUAL, value, yes, other)
+            }),
+            Test::NoneOf(values) => values.iter().rev().fold(yes, |other, &value| {
+                self.branch(JUMP_EQUAL, value, no, other)
+            }),
+        };
+        self.push(LOAD, OFFSET_ARGUMENTS + 8 * argument)
     }
-    tail
+
+    fn search(&mut self, ranges: &[(u32, Place)]) -> Place {
+        if let [(_, decided)] = ranges {
+            return *decided;
+        }
+        let (low, high) = ranges.split_at(ranges.len() / 2);
+        let (first, low, high) = (high[0].0, self.search(low), self.search(high));
+        self.branch(JUMP_AT_LEAST, first, high, low)
+    }
 }
 
 #[cfg(test)]
@@ -399,6 +403,39 @@ mod tests {
         let program = compile(rules(true, true));
         let result = run(&program, ARCHITECTURE, number, arguments);
         (result != libc::SECCOMP_RET_ALLOW).then_some((result & 0xffff) as i32)
+    }
+
+    /// What the rules say, one by one.
+    fn expected(number: i64, arguments: [u64; 4]) -> Option<i32> {
+        let holds = |&(argument, test): &(u32, Test)| {
+            let value = arguments[argument as usize] as u32;
+            match test {
+                Test::AnyBit(bits) => value & bits != 0,
+                Test::OneOf(values) => values.contains(&value),
+                Test::NoneOf(values) => !values.contains(&value),
+            }
+        };
+        rules(true, true)
+            .find(|rule| rule.call == number && rule.when.iter().all(holds))
+            .map(|Rule { deny, .. }| match deny {
+                Deny::Errno(errno) => *errno,
+            })
+    }
+
+    #[test]
+    fn the_filter_is_the_rules() {
+        let program = compile(rules(true, true));
+        let values = [0, 1, 16, 0o4755, u64::from(NEW_NAMESPACES)];
+        for number in 0..600 {
+            for choice in 0..values.len().pow(4) {
+                let arguments = [1, 5, 25, 125].map(|n| values[choice / n % 5]);
+                let result = run(&program, ARCHITECTURE, number, &arguments);
+                let denied = expected(number, arguments).map(|e| e as u32);
+                let allowed = libc::SECCOMP_RET_ALLOW;
+                let expected = denied.map_or(allowed, |e| libc::SECCOMP_RET_ERRNO | e);
+                assert_eq!(result, expected, "{number} {arguments:?}");
+            }
+        }
     }
 
     #[test]

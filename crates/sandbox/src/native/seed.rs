@@ -18,7 +18,7 @@ use super::sys;
 use super::wire::{Failure, Step};
 
 /// Mount points made ahead; init makes more when it needs them.
-const READY_POINTS: usize = 16;
+pub const READY_POINTS: usize = 16;
 
 /// Character devices of `/dev`: name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] = [

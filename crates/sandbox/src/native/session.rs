@@ -4,9 +4,15 @@
 //! each script: `eval` of the script in single quotes, so that nothing in it
 //! can reach past its line, and a report of the exit status to a private
 //! descriptor that what the script starts does not inherit. Interactive, so
-//! that errors which end a script's shell end only the script here, and so
-//! that an interrupt does what Ctrl-C does. Each line has an empty one before
-//! it, of which bash loses the line break where the last script did not parse.
+//! that errors which end a script's shell end only the script here. Each line
+//! has an empty one before it, of which bash loses the line break where the
+//! last script did not parse.
+//!
+//! A script that runs into its limit is killed with its shell. An interrupt
+//! in its place would keep the shell, but nothing can make bash give up a
+//! script from outside: it goes on with the next command where the script or
+//! its child handles the signal, or where the child has ended by itself just
+//! before, as the reader of a pipe does whose writer was interrupted first.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -15,32 +21,20 @@ use std::time::{Duration, Instant};
 use swegym_core::{ExecOutput, Limits, SandboxError, Session};
 
 use super::backend::next_id;
+use super::cgroup::Gauge;
 use super::pump::{Feed, Stopped, Stream, pipe_from_them, pipe_to_them, pump};
-use super::sandbox::{
-    Handle, exit, failure_error, has_ended, killed_for_memory, output, pipe_error, status,
-};
-use super::wire::{Program, SessionSignal, Status, ToInit};
-
-/// The shell, as a command.
-pub const SHELL: [&str; 5] = ["bash", "--noprofile", "--norc", "--noediting", "-i"];
+use super::sandbox::{Handle, exit, failure_error, has_ended, output, pipe_error, status};
+use super::wire::{Program, Status, ToInit};
+use crate::shell::{FAREWELL, SETUP, quote};
 
 /// Descriptor of the shell that reports go to.
 const REPORT: u32 = 62;
 
-/// Makes the interactive shell a quiet one.
-const SETUP: &str = "set +o history +o histexpand +m; shopt -u checkwinsize; \
-                     unset HISTFILE; PS1= PS2=; export -n PS1 PS2";
-
-/// What an interactive shell says when it exits.
-const FAREWELL: &[u8] = b"exit\n";
-
 /// Longest wait for the shell to come up.
 const STARTUP: Duration = Duration::from_secs(20);
 
-/// Waits for a script to end after each interrupt; then its shell is killed.
-///
-/// Killing only what the script runs would let the script go on after it.
-const PATIENCE: [Duration; 2] = [Duration::from_millis(700), Duration::from_millis(1300)];
+/// Longest wait for a killed shell to be gone.
+const KILL: Duration = Duration::from_secs(20);
 
 /// A live bash in a native sandbox.
 pub struct NativeSession {
@@ -62,7 +56,6 @@ struct Pipes {
 }
 
 /// Tells one report from another, and from what scripts might write.
-#[derive(Clone)]
 struct Marks {
     secret: String,
     count: u64,
@@ -136,47 +129,25 @@ impl NativeSession {
         Ok(session)
     }
 
-    /// Stops a script that has run into its limit. The shell lives on unless
-    /// it cannot be stopped otherwise.
-    fn stop(&self, marks: &mut Marks, streams: &mut [Stream<'_>; 4]) -> Result<(), SandboxError> {
-        for patience in PATIENCE {
-            self.signal(SessionSignal::Interrupt)?;
-            // The first report may be lost with the script.
-            let (line, mark) = marks.next();
-            let mut feed = Some(Feed::more(&self.pipes.scripts, line.as_bytes()));
-            let deadline = Some(Instant::now() + patience);
-            let stopped = pump(streams, &mut feed, deadline, |s| has_reported(s, &mark));
-            if stopped.map_err(pipe_error)? == Stopped::Done {
-                return Ok(());
-            }
-        }
-        self.signal(SessionSignal::Kill)?;
-        let deadline = Some(Instant::now() + STARTUP);
-        let stopped = pump(streams, &mut None, deadline, |s| has_ended(&s[0]));
-        match stopped.map_err(pipe_error)? {
+    /// Kills the shell and all it started, and waits for its status.
+    fn kill(&self, streams: &mut [Stream<'_>]) -> Result<(), SandboxError> {
+        self.handle.tell(&ToInit::KillSession(self.id), &[])?;
+        let deadline = Some(Instant::now() + KILL);
+        match pump(streams, &mut None, deadline, |s| has_ended(&s[0])).map_err(pipe_error)? {
             Stopped::Done => Ok(()),
             Stopped::Deadline => Err(self.handle.hung()),
         }
     }
 
-    fn signal(&self, how: SessionSignal) -> Result<(), SandboxError> {
-        let request = ToInit::SignalSession {
-            session: self.id,
-            how,
-        };
-        self.handle.tell(&request, &[])
-    }
-
     /// Runs a script; gives also whether the shell has ended.
-    fn run_marked(
-        &self,
-        marks: &mut Marks,
+    fn run_script(
+        &mut self,
         script: &str,
         limit: Option<Duration>,
     ) -> Result<(ExecOutput, bool), SandboxError> {
-        let memory_before = self.handle.memory();
+        let kills_before = self.handle.kills();
         let started = Instant::now();
-        let (line, mark) = marks.next();
+        let (line, mark) = self.marks.next();
         let script = quote(script);
         let text = format!("\nbuiltin eval {script} </dev/null {REPORT}>&-\n{line}");
         let pipes = &self.pipes;
@@ -194,37 +165,33 @@ impl NativeSession {
         .map_err(pipe_error)?;
         let timed_out = stopped == Stopped::Deadline;
         if timed_out {
-            self.stop(marks, &mut streams)?;
+            self.kill(&mut streams)?;
         }
-        let memory = self.handle.memory();
-        let killed = killed_for_memory(memory_before, memory);
+        let killed = self.handle.killed_since(kills_before);
         let ended = has_ended(&streams[0]);
-        let exit = match status(&streams[0]) {
+        let (code, killed) = match status(&streams[0]) {
             Some(Status::Ended {
                 code,
                 out_of_memory,
                 ..
-            }) => exit(code, timed_out, killed || out_of_memory),
+            }) => (code, killed || out_of_memory),
             Some(Status::Failed(failure)) => return Err(failure_error(&failure)),
             None if ended => return Err(self.handle.gone()),
-            None => {
-                let code = report(streams[1].bytes(), &mark).unwrap_or(0);
-                exit(code, timed_out, killed)
-            }
+            None => (report(streams[1].bytes(), &mark).unwrap_or(0), killed),
         };
         let [_, _, stdout, stderr] = streams;
         let mut stderr = output(stderr);
-        if ended && stderr.bytes.ends_with(FAREWELL) {
+        if ended && code >= 0 && stderr.bytes.ends_with(FAREWELL) {
             stderr.bytes.truncate(stderr.bytes.len() - FAREWELL.len());
         }
         let output = ExecOutput {
-            exit,
+            exit: exit(code, timed_out, killed),
             stdout: output(stdout),
             stderr,
             channel: Vec::new(),
             seconds: started.elapsed().as_secs_f64(),
             cpu_seconds: None,
-            peak_memory: memory.and_then(|m| m.peak),
+            peak_memory: self.handle.gauge().and_then(Gauge::peak),
         };
         Ok((output, ended))
     }
@@ -240,12 +207,17 @@ impl Session for NativeSession {
                 "script: it holds a nul byte".to_owned(),
             ));
         }
-        let limit = timeout.or(self.limits.wall);
-        let mut marks = self.marks.clone();
-        let outcome = self.run_marked(&mut marks, script, limit);
-        self.marks = marks;
-        self.ended = outcome.as_ref().map_or(true, |(_, ended)| *ended);
-        outcome.map(|(output, _)| output)
+        match self.run_script(script, timeout.or(self.limits.wall)) {
+            Ok((output, ended)) => {
+                self.ended = ended;
+                Ok(output)
+            }
+            Err(e) => {
+                // The first error says more than a second.
+                let _ = self.close();
+                Err(e)
+            }
+        }
     }
 
     fn close(&mut self) -> Result<(), SandboxError> {
@@ -253,13 +225,7 @@ impl Session for NativeSession {
             return Ok(());
         }
         self.ended = true;
-        self.signal(SessionSignal::Kill)?;
-        let mut streams = [Stream::head(&self.pipes.status, 4096)];
-        let deadline = Some(Instant::now() + STARTUP);
-        match pump(&mut streams, &mut None, deadline, |s| has_ended(&s[0])).map_err(pipe_error)? {
-            Stopped::Done => Ok(()),
-            Stopped::Deadline => Err(self.handle.hung()),
-        }
+        self.kill(&mut [Stream::head(&self.pipes.status, 4096)])
     }
 }
 
@@ -283,11 +249,6 @@ fn report(reports: &[u8], mark: &str) -> Option<i32> {
     code.parse().ok()
 }
 
-/// A script as one word of the shell.
-fn quote(script: &str) -> String {
-    format!("'{}'", script.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,10 +258,5 @@ mod tests {
         assert_eq!(report(b"x-1 0\nx-2 17\n", "x-2 "), Some(17));
         assert_eq!(report(b"x-1 0\nx-2 1", "x-2 "), None);
         assert_eq!(report(b"x-1 0\n", "x-2 "), None);
-    }
-
-    #[test]
-    fn quotes_survive() {
-        assert_eq!(quote("echo 'a'"), r"'echo '\''a'\'''");
     }
 }

@@ -21,7 +21,7 @@ use rustix::thread::CapabilitySet;
 
 use super::cgroup::Cgroups;
 use super::init::{self, Birth};
-use super::network::Networks;
+use super::network::{Network, Networks};
 use super::seed::{self, Home};
 use super::slots::{IdMaps, Slots, id_map, write_at};
 use super::sys::{self, Fork};
@@ -77,7 +77,7 @@ struct Running {
     /// Working directory of an overlay on disk, to be removed.
     work: Option<PathBuf>,
     /// Its network namespace, to be used again.
-    network: Option<OwnedFd>,
+    network: Option<Network>,
 }
 
 impl Spawner {
@@ -111,6 +111,8 @@ impl Spawner {
             rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
                 .step("hide memory")?;
             keep_capabilities()?;
+            // Once here rather than in every init.
+            sys::leave_groups().step("leave groups")?;
         } else {
             enter_user_namespace(user)?;
             if !hello.host_network {
@@ -252,9 +254,7 @@ impl Spawner {
         });
         self.home
             .come_back()
-            .unwrap_or_else(|failure| give_up(link, failure));
-        self.networks
-            .leave()
+            .and_then(|()| self.networks.leave())
             .unwrap_or_else(|failure| give_up(link, failure));
         match forked {
             Ok((pid, work)) => Ok(Running {
@@ -265,22 +265,23 @@ impl Spawner {
             }),
             Err(failure) => {
                 if let Some(network) = network {
-                    self.networks.give_back(network, &self.proc);
+                    self.networks.give_back(network);
                 }
                 Err(failure)
             }
         }
     }
 
-    /// Enters the network that a new sandbox is to have.
-    fn enter_network(&mut self, config: &Config) -> Result<Option<OwnedFd>, Failure> {
+    /// Enters the network that a new sandbox is to have, if it is not to be
+    /// the host's.
+    fn enter_network(&mut self, config: &Config) -> Result<Option<Network>, Failure> {
         if config.host_network {
             return Ok(None);
         }
         self.networks.enter(&self.proc).map(Some)
     }
 
-    /// Starts an init. Ends in the new sandbox's mounts: the caller goes back.
+    /// Starts an init. Ends in the seed's mounts: the caller goes back.
     fn fork_init(
         &mut self,
         index: u32,
@@ -453,7 +454,7 @@ impl Spawner {
                 overlay::remove_work_directory(work);
             }
             if let Some(network) = running.network {
-                self.networks.give_back(network, &self.proc);
+                self.networks.give_back(network);
             }
         }
     }

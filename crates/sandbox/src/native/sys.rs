@@ -349,15 +349,18 @@ pub fn change_owner(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
     .map(drop)
 }
 
-/// Sets real, effective and saved ids, and drops supplementary groups.
+/// Drops supplementary groups.
+pub fn leave_groups() -> io::Result<()> {
+    let none = ptr::null::<libc::gid_t>();
+    // SAFETY: the raw call changes this single-threaded process only, and
+    // reads nothing of an empty list.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) }).map(drop)
+}
+
+/// Sets real, effective and saved ids.
 pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: the raw calls change this single-threaded process only.
     unsafe {
-        check(libc::syscall(
-            libc::SYS_setgroups,
-            0,
-            ptr::null::<libc::gid_t>(),
-        ))?;
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid)).map(drop)
     }

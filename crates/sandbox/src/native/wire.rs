@@ -247,6 +247,8 @@ pub struct Config {
     pub layers: Vec<Vec<u8>>,
     /// Binds.
     pub binds: Vec<BindConfig>,
+    /// Directories that refuse writes.
+    pub readonly: Vec<Vec<u8>>,
     /// Directory for the upper; memory without one.
     pub upper: Option<Vec<u8>>,
     /// Owners (host uids) of the frozen uppers of the snapshot, oldest first.
@@ -286,13 +288,8 @@ pub enum ToInit {
     Run(Program),
     /// Kill the running command and its children; its status follows.
     KillCommand,
-    /// Signal what a session's shell has started, and the shell.
-    SignalSession {
-        /// The session.
-        session: u64,
-        /// What to do.
-        how: SessionSignal,
-    },
+    /// Kill a session's shell and all it started; its status follows.
+    KillSession(u64),
     /// Open a file; answered with its descriptor.
     Open {
         /// Path inside.
@@ -304,15 +301,6 @@ pub enum ToInit {
     Reset,
     /// Freeze the upper; answered with a mount namespace that holds it.
     Snapshot,
-}
-
-/// How to signal a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionSignal {
-    /// Interrupt the shell and all below it, as Ctrl-C would.
-    Interrupt,
-    /// Kill the shell and all below it.
-    Kill,
 }
 
 /// What to open a file for.
@@ -328,7 +316,7 @@ pub enum Open {
 }
 
 /// Init to supervisor: `Up` first, then one for each [`ToInit`] but `Run` and
-/// the signals.
+/// the kills.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
     /// Ready for requests.

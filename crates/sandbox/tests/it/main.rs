@@ -22,6 +22,7 @@ fn main() {
         trials.extend(container::trials());
         let conclusion = libtest_mimic::run(&arguments, trials);
         container::clean();
+        profiles::clean();
         conclusion.exit();
     }
 }

@@ -298,6 +298,14 @@ fn kill(pid: u32, signal: &str) -> Outcome {
     same("kill", status.success(), true)
 }
 
+/// Whether a child of this process has ended, reaped or not.
+fn ended(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.starts_with(" Z"))
+    })
+}
+
 fn killed_spawner() -> Outcome {
     let backend = NativeBackend::new()?;
     let place = Place::new()?;
@@ -308,6 +316,7 @@ fn killed_spawner() -> Outcome {
     session.run(&format!("sleep {mark} &"), None)?;
     let spawner = backend.spawner_pid();
     kill(spawner, "KILL")?;
+    wait_for("the killed spawner", || ended(spawner))?;
     gone("exec", sandbox.exec(&Command::new(["true"])))?;
     gone("create", backend.create(&spec))?;
     sandbox.close().ok();

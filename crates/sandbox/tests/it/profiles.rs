@@ -114,9 +114,22 @@ fn run_here(check: Check, cgroups: bool) -> Result<(), Failed> {
     Ok((check.run)(backend, &fixture)?)
 }
 
+static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+
+/// Removes the copy of this program.
+pub fn clean() {
+    if let Some((dir, _)) = COPY.get()
+        && let Err(e) = fs::remove_dir_all(dir.path())
+    {
+        loudly(&format!(
+            "{} could not be removed: {e}",
+            dir.path().display()
+        ));
+    }
+}
+
 /// A copy of this program where every user can find it.
 pub fn readable_program() -> &'static Path {
-    static COPY: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     &COPY
         .get_or_init(|| {
             let place = Place::new().expect("a temporary directory");

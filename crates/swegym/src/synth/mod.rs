@@ -107,11 +107,12 @@ pub struct Codebase {
     options: Options,
     scratch: PathBuf,
     baseline: Baseline,
-    sets: Mutex<HashMap<Vec<String>, Slot<Result<Arc<Set>, Rejection>>>>,
+    sets: Mutex<HashMap<Vec<String>, Slot<Arc<Set>>>>,
 }
 
-/// A value that is made once; whoever comes while it is made waits for it.
-type Slot<T> = Arc<Mutex<Option<T>>>;
+/// A value that is made once, or why it cannot be; whoever comes while it is
+/// made waits for it.
+type Slot<T> = Arc<Mutex<Option<Result<T, Rejection>>>>;
 
 /// Tests that are run together, and what is known of them without a bug.
 struct Set {
@@ -120,9 +121,9 @@ struct Set {
     grading: grade::Options,
     warm: Warm,
     /// Per test file: the mutated text, and the tests that must fail.
-    twins: Mutex<HashMap<String, Slot<Result<Option<Twin>, Rejection>>>>,
+    twins: Mutex<HashMap<String, Slot<Option<Twin>>>>,
     /// Whether a task of these tests withstands tampering.
-    proven: Slot<Result<(), Rejection>>,
+    proven: Slot<()>,
 }
 
 impl Codebase {
@@ -487,7 +488,10 @@ impl Codebase {
             original: text,
             mutated: broken,
         };
-        let written = symptom::render(&facts, self.options.mutate.seed, &Templates::embedded())
+        // Hidden tests are not to be named.
+        let wanted = |name: &str| self.options.visible_tests || name != "failing_tests";
+        let templates = Templates::embedded().retain(wanted);
+        let written = symptom::render(&facts, self.options.mutate.seed, &templates)
             .map_err(|e| Rejection::new(Reason::NoStatement, e.to_string()).with_log(&seen.log))?;
         instance.problem_statement = written.text;
         Ok(())
