@@ -6,12 +6,14 @@
 //! function of its arguments: the caller runs the steps of a [`BuildPlan`] in
 //! a sandbox. See docs/design/recipes.md.
 
+pub mod changelog;
 mod directives;
 mod error;
 pub mod host;
 mod infer;
 mod ini;
 mod install;
+mod pattern;
 mod plan;
 mod recipe;
 mod rows;

@@ -1,6 +1,7 @@
 //! Recipes of the codebases in `fixtures/recipes`, and of the specs.
 
 mod build;
+mod changelogs;
 mod fixtures;
 mod specs;
 
