@@ -15,6 +15,7 @@ mod ini;
 mod install;
 mod pattern;
 mod plan;
+pub mod pulls;
 mod recipe;
 mod rows;
 mod shell;

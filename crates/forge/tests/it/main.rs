@@ -3,6 +3,7 @@
 mod build;
 mod changelogs;
 mod fixtures;
+mod pulls;
 mod specs;
 
 use std::path::{Path, PathBuf};
