@@ -22,6 +22,25 @@ const OPENERS: [&str; 10] = [
 /// changed lines. A changed line belongs to the nearest header above it in its
 /// hunk, else to the one git names behind the `@@`.
 pub(crate) fn edited(patch: &Patch) -> usize {
+    edits(patch).len()
+}
+
+/// The same functions, each as `path:name`, sorted; a file without any is
+/// there by its path.
+pub(crate) fn names(patch: &Patch) -> Vec<String> {
+    let edits = edits(patch);
+    let without = patch.files.iter().map(|f| f.new_path.as_str());
+    let without = without.filter(|path| edits.iter().all(|(p, _)| p != path));
+    let mut names: Vec<String> = edits
+        .iter()
+        .map(|(p, name)| format!("{p}:{name}"))
+        .collect();
+    names.extend(without.map(str::to_owned));
+    names.sort();
+    names
+}
+
+fn edits(patch: &Patch) -> BTreeSet<(&str, String)> {
     let mut seen = BTreeSet::new();
     for file in &patch.files {
         for hunk in file.hunks() {
@@ -30,7 +49,7 @@ pub(crate) fn edited(patch: &Patch) -> usize {
             }
         }
     }
-    seen.len()
+    seen
 }
 
 fn headers(hunk: &Hunk) -> BTreeSet<String> {

@@ -5,6 +5,7 @@
 //! grading share.
 
 pub mod atomic;
+pub mod curate;
 pub mod patch;
 
 mod check;

@@ -10,6 +10,7 @@
 //! functions, [`twin`] rewrites hidden tests, [`symptom`] writes the issue. See
 //! docs/design/mutation.md.
 
+pub mod changelog;
 mod directives;
 mod error;
 mod functions;
@@ -18,7 +19,9 @@ mod infer;
 mod ini;
 mod install;
 pub mod mutate;
+mod pattern;
 mod plan;
+pub mod pulls;
 mod python;
 mod random;
 mod recipe;

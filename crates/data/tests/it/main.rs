@@ -1,6 +1,7 @@
 //! Formats against real and made files, patches against git and patch, the
 //! hub against a server on loopback.
 
+mod curate;
 mod datasets;
 mod hub;
 mod patches;

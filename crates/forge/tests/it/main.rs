@@ -1,8 +1,10 @@
 //! Recipes of the codebases in `fixtures/recipes`, and of the specs.
 
 mod build;
+mod changelogs;
 mod fixtures;
 mod mutate;
+mod pulls;
 mod specs;
 mod symptom;
 mod twin;
