@@ -4,9 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
+use pep440_rs::Version;
 use swegym_core::{Instance, Source};
 use swegym_data::patch::Patch;
+use swegym_forge::changelog::{self, Document, Entry};
 use swegym_store::source::{LineEnds, Registry, Release, Requirement, SourceError};
 use tempfile::TempDir;
 
@@ -172,8 +175,10 @@ fn candidate(
         return Raw::dropped(id, "too_large", detail);
     }
     let text = |patch: &Patch| String::from_utf8_lossy(&patch.render()).into_owned();
-    let Some(problem_statement) = statement(package, old, new, before, after) else {
-        return Raw::dropped(id, "no_statement", "no changelog tells of this release");
+    // Validation writes a text from what fails where the changelog has none.
+    let (problem_statement, detail) = match statement(package, old, new, before, after) {
+        Ok(text) => (text, String::new()),
+        Err(why) => (String::new(), why),
     };
     let instance = Instance {
         instance_id: id.clone(),
@@ -195,22 +200,63 @@ fn candidate(
         instance_id: id,
         instance: Some(instance),
         reason: None,
-        detail: String::new(),
+        detail,
     }
 }
 
-/// What the changelog says of the release.
+/// What the changelog says of the release, as an issue.
+///
+/// # Errors
+/// In a line, why it says nothing.
 fn statement(
     package: &str,
     old: &Release,
     new: &Release,
-    _before: &Unpacked,
-    _after: &Unpacked,
-) -> Option<String> {
-    Some(format!(
-        "What {package} {} changed in {}.",
-        new.version, old.version
-    ))
+    before: &Unpacked,
+    after: &Unpacked,
+) -> Result<String, String> {
+    let version = |release: &Release| {
+        Version::from_str(&release.version).map_err(|e| format!("{}: {e}", release.version))
+    };
+    let (before, after) = (documents(&before.dir), documents(&after.dir));
+    let found = changelog::read(
+        &borrowed(&before),
+        &borrowed(&after),
+        &version(old)?,
+        &version(new)?,
+    )
+    .map_err(|nothing| nothing.to_string())?;
+    let relevant: Vec<&Entry> = found.relevant().collect();
+    changelog::problem_statement(&relevant, package, &old.version)
+        .ok_or_else(|| "its entries tell of nothing that tests could see".to_owned())
+}
+
+/// Files that may hold a changelog: path and text.
+fn documents(dir: &Path) -> Vec<(String, String)> {
+    files(dir)
+        .filter(|path| changelog::role(path).is_some())
+        .filter_map(|path| {
+            let text = fs::read_to_string(dir.join(&path)).ok()?;
+            Some((path, text))
+        })
+        .collect()
+}
+
+fn borrowed(documents: &[(String, String)]) -> Vec<Document<'_>> {
+    documents
+        .iter()
+        .map(|(path, text)| Document { path, text })
+        .collect()
+}
+
+/// Paths of the files of a folder, from there.
+fn files(dir: &Path) -> impl Iterator<Item = String> {
+    walkdir::WalkDir::new(dir)
+        .sort_by_file_name()
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_type().is_file())
+        .filter_map(move |entry| Some(entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned()))
 }
 
 /// The difference of two folders, with paths as of git.
@@ -266,12 +312,7 @@ fn is_settings(path: &str) -> bool {
 }
 
 fn has_tests(dir: &Path) -> bool {
-    walkdir::WalkDir::new(dir)
-        .into_iter()
-        .flatten()
-        .filter(|entry| entry.file_type().is_file())
-        .filter_map(|entry| Some(entry.path().strip_prefix(dir).ok()?.to_str()?.to_owned()))
-        .any(|path| path.ends_with(".py") && is_test_path(&path))
+    files(dir).any(|path| path.ends_with(".py") && is_test_path(&path))
 }
 
 fn reachable(e: SourceError) -> Error {

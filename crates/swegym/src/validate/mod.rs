@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use swegym_core::{Backend, Exit, Instance};
+use swegym_data::patch::Tree;
+use swegym_forge::symptom::{self, Templates};
 use swegym_store::source::leaks;
 
 pub use cheats::{Cheat, cheats, module_of};
@@ -27,7 +29,7 @@ pub use lists::{Dropped, Lists, Runs, lists, reference_lists};
 pub use twins::TwinReport;
 pub(crate) use twins::mutants_of;
 
-use crate::environment::{Environment, Environments};
+use crate::environment::{Environment, Environments, TESTBED};
 use crate::grade::{self, GoldRecord, Grader};
 use crate::observe::{Look, Observation};
 use crate::{Error, compose};
@@ -304,6 +306,9 @@ impl Trial<'_> {
         instance.fail_to_pass = found.fail_to_pass;
         instance.pass_to_pass = found.pass_to_pass;
         instance.gold_status = Some(steady);
+        if instance.problem_statement.trim().is_empty() {
+            instance.problem_statement = self.symptom(&instance, &base[0])?;
+        }
 
         let twin = if self.options.twins {
             on_step("twin mutants");
@@ -389,6 +394,44 @@ impl Trial<'_> {
             tried.push(cheat.name.to_owned());
         }
         Ok(tried)
+    }
+
+    /// An issue text from what fails before the fix.
+    fn symptom(&self, instance: &Instance, seen: &Observation) -> Result<String, Stop> {
+        let failing = instance.fail_to_pass.first().map_or("", String::as_str);
+        let path = module_of(&instance.patch).unwrap_or_default();
+        let text = |patch: &str| -> Result<String, Error> {
+            let composed = self.grader(instance).composed(patch)?;
+            let changed = composed.delta.get(&path).cloned().flatten();
+            let entry = match changed {
+                Some(entry) => Some(entry),
+                None => self
+                    .environment
+                    .tree()
+                    .read(&path)
+                    .map_err(|e| Error::io(&path, e))?,
+            };
+            Ok(entry
+                .map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned())
+                .unwrap_or_default())
+        };
+        let (original, mutated) = (text(&instance.patch)?, text("")?);
+        let facts = symptom::Facts {
+            package: instance.repo.rsplit('/').next().unwrap_or_default(),
+            tests: &instance.fail_to_pass,
+            log: symptom::failure(&seen.log, failing),
+            test_source: None,
+            path: &path,
+            root: TESTBED,
+            original: &original,
+            mutated: &mutated,
+        };
+        // Hidden tests are not to be named.
+        let templates = Templates::embedded().retain(|name| name != "failing_tests");
+        match symptom::render(&facts, 0, &templates) {
+            Ok(written) => Ok(written.text),
+            Err(e) => Err(Rejection::new(Reason::NoStatement, e.to_string()).into()),
+        }
     }
 
     fn cheats_of(&self, instance: &Instance) -> Result<Vec<Cheat>, Error> {
