@@ -252,6 +252,32 @@ pub enum TasksCommand {
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
     },
+    /// Keep what SWE-bench Lite's rules admit
+    #[command(after_help = "Example:\n  swegym tasks lite tasks.jsonl --out lite.jsonl")]
+    Lite {
+        /// File, folder, or hub name
+        file: String,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Split into training and test by repository, without leaks between them
+    #[command(
+        after_help = "Example:\n  swegym tasks split tasks.jsonl --share 0.2 --out split/\nWrites train.jsonl and test.jsonl; what of the training side nearly repeats a\npatch or function of the test side is left out and listed in leaks.jsonl."
+    )]
+    Split {
+        /// File, folder, or hub name
+        file: String,
+        /// Share of the tasks that the test side should have
+        #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+        share: f64,
+        /// Another seed, another split
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+        /// Folder to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Find truncated ids, malformed diffs, missing fields, duplicates
     Check {
         #[arg(required = true)]

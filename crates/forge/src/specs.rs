@@ -135,6 +135,14 @@ impl Specs {
             .collect()
     }
 
+    /// A text that changes with the facts for a version of a repository; empty
+    /// without a spec.
+    pub fn fingerprint(&self, repo: &str, version: &str) -> String {
+        self.find(repo, version)
+            .map(|spec| format!("{spec:?}"))
+            .unwrap_or_default()
+    }
+
     /// The facts for a version of a repository.
     pub(crate) fn find(&self, repo: &str, version: &str) -> Option<Spec> {
         let file = self.0.get(&repo.to_lowercase())?;

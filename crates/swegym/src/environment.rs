@@ -296,6 +296,10 @@ impl Environments {
             std::env::consts::ARCH,
             if own_tests { &instance.test_patch } else { "" },
             instance.test_command.as_ref().filter(|_| own_tests),
+            self.specs.fingerprint(
+                &instance.repo,
+                instance.version.as_deref().unwrap_or_default(),
+            ),
         );
         Ok(hash(&serde_json::to_vec(&parts).expect("plain data"))[..32].to_owned())
     }

@@ -1,9 +1,11 @@
 //! `swegym tasks`: look at, count, convert and check datasets.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use swegym::{Error, exit};
 use swegym_core::Instance;
+use swegym_data::curate::{DEFAULT_THRESHOLD, Leak, Leaks, RepoSplitter, SplitSide, lite};
 use swegym_data::{
     Checker, Dataset, Finding, Mean, SWE_BENCH_COLUMNS, Severity, Stats, StatsBuilder, WriteFormat,
     WriteOptions, convert,
@@ -18,6 +20,13 @@ pub fn run(ui: &Ui, command: TasksCommand) -> Result<u8, Error> {
         TasksCommand::Stats { files } => stats(ui, &files),
         TasksCommand::Convert { file, to, out } => converted(ui, &file, to, &out),
         TasksCommand::Check { files } => check(ui, &files),
+        TasksCommand::Lite { file, out } => kept_by_lite(ui, &file, &out),
+        TasksCommand::Split {
+            file,
+            share,
+            seed,
+            out,
+        } => split(ui, &file, share, seed, &out),
     }
 }
 
@@ -176,6 +185,85 @@ fn converted(ui: &Ui, file: &str, to: Format, out: &std::path::Path) -> Result<u
                 "the format has no place for `{column}` ({rows} rows had it)"
             ));
         }
+    });
+    Ok(exit::SUCCESS)
+}
+
+fn kept_by_lite(ui: &Ui, file: &str, out: &Path) -> Result<u8, Error> {
+    let mut broken: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut rows, mut kept) = (0, Vec::new());
+    for instance in Dataset::open(file)?.instances() {
+        let instance = instance?;
+        rows += 1;
+        let rules = lite(&instance);
+        for rule in &rules {
+            *broken.entry(rule.name()).or_default() += 1;
+        }
+        if rules.is_empty() {
+            kept.push(instance);
+        }
+    }
+    swegym::tasks::write(out, &kept)?;
+    let answer = serde_json::json!({ "rows": rows, "kept": kept.len(), "broken": broken });
+    ui.answer(&answer, |ui| {
+        let lines = broken
+            .iter()
+            .map(|(rule, n)| vec![(*rule).to_owned(), n.to_string()]);
+        ui.data(table(&["rule", "rows that break it"], &[1], lines));
+    });
+    ui.say(format!(
+        "{} of {rows} rows in {}",
+        kept.len(),
+        out.display()
+    ));
+    Ok(exit::SUCCESS)
+}
+
+fn split(ui: &Ui, file: &str, share: f64, seed: u64, out: &Path) -> Result<u8, Error> {
+    if !(0.0..=1.0).contains(&share) {
+        return Err(Error::input(
+            format!("--share {share}: not between 0 and 1"),
+            "0.2 gives a fifth of the tasks to the test side",
+        ));
+    }
+    let instances = swegym::tasks::read(file)?;
+    let mut splitter = RepoSplitter::default();
+    for instance in &instances {
+        splitter.add(instance);
+    }
+    let sides = splitter.split(share, seed);
+    let (test, train): (Vec<Instance>, Vec<Instance>) = instances
+        .into_iter()
+        .partition(|instance| sides.side(instance) == SplitSide::Test);
+    let mut leaks = Leaks::new(DEFAULT_THRESHOLD);
+    for instance in &test {
+        leaks.hold_out(instance, &[]);
+    }
+    let mut found: Vec<Leak> = Vec::new();
+    let train: Vec<Instance> = train
+        .into_iter()
+        .filter(|instance| {
+            let shared = leaks.check(instance, &[]);
+            let clean = shared.is_empty();
+            found.extend(shared);
+            clean
+        })
+        .collect();
+    swegym::tasks::write(&out.join("train.jsonl"), &train)?;
+    swegym::tasks::write(&out.join("test.jsonl"), &test)?;
+    swegym::tasks::write_lines(&out.join("leaks.jsonl"), &found)?;
+    let answer = serde_json::json!({
+        "train": train.len(), "test": test.len(), "leaks": found.len(),
+        "repositories": sides,
+    });
+    ui.answer(&answer, |ui| {
+        ui.say(format!(
+            "{} tasks to train on, {} to test on, {} findings of leaks left out; in {}",
+            train.len(),
+            test.len(),
+            found.len(),
+            out.display()
+        ));
     });
     Ok(exit::SUCCESS)
 }
