@@ -3,6 +3,7 @@
 //! has to say so by name.
 
 mod integrity;
+mod making;
 mod real;
 mod rebuild;
 mod support;
@@ -16,6 +17,7 @@ fn main() {
     let mut trials: Vec<Trial> = tidy::trials();
     trials.extend(integrity::trials());
     trials.extend(rebuild::trials());
+    trials.extend(making::trials());
     trials.extend(real::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
