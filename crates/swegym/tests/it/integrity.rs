@@ -4,16 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use serde::Deserialize;
+use swegym::environment::Environments;
 use swegym::evaluate::describe;
-use swegym_core::{EnvSpec, Instance, Outcome, Prediction, Source};
+use swegym::validate;
+use swegym_core::{Backend, EnvSpec, Instance, Mutants, Outcome, Prediction, Source};
 use swegym_data::ResultRow;
 use swegym_forge::Mode;
+use swegym_sandbox::NativeBackend;
 
-use crate::support::{evaluate, obstacle, root, shared};
+use crate::support::{evaluate, home, obstacle, root, shared};
 
 /// Honest runs take a second; some cheats never end.
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -38,6 +42,17 @@ pub const REQUIREMENTS: &[&str] = &[
     "setuptools==75.1.0",
 ];
 
+/// Where the mutants of the twin run come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Twin {
+    /// There are none.
+    Off,
+    /// The corpus has them.
+    Own,
+    /// They are made here, from the hidden tests.
+    Made,
+}
+
 #[derive(Debug, Deserialize)]
 struct Case {
     name: String,
@@ -61,11 +76,12 @@ pub fn trials() -> Vec<Trial> {
         ("given", shared().map(|s| s.join("data/integrity"))),
     ];
     for (name, dir) in corpora {
-        for twin in [false, true] {
-            let title = format!(
-                "integrity: {name}, twin {}",
-                if twin { "on" } else { "off" }
-            );
+        for twin in [Twin::Off, Twin::Own, Twin::Made] {
+            // The given tasks carry no mutants.
+            if name == "given" && twin == Twin::Own {
+                continue;
+            }
+            let title = format!("integrity: {name}, twin {twin:?}").to_lowercase();
             let reason = match &dir {
                 None => Some("no folder of real data"),
                 Some(_) => obstacle(),
@@ -76,10 +92,6 @@ pub fn trials() -> Vec<Trial> {
                         .with_ignored_flag(true),
                 );
             } else if let Some(dir) = dir.clone() {
-                // The given tasks carry no mutants.
-                if name == "given" && twin {
-                    continue;
-                }
                 trials.push(Trial::test(title, move || check(&dir, twin)));
             }
         }
@@ -87,13 +99,17 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-fn check(dir: &Path, twin: bool) -> Result<(), Failed> {
+fn check(dir: &Path, twin: Twin) -> Result<(), Failed> {
     let mut corpus = read(dir)?;
-    if !twin {
-        for instance in corpus.instances.values_mut() {
-            instance.mutants = None;
-            // Gold is run here, so that its flags and its digest are known.
-            instance.gold_status = None;
+    for instance in corpus.instances.values_mut() {
+        match twin {
+            Twin::Own => {}
+            Twin::Off => {
+                instance.mutants = None;
+                // Gold is run here, so that its flags and its digest are known.
+                instance.gold_status = None;
+            }
+            Twin::Made => instance.mutants = made_mutants(instance)?,
         }
     }
     let results = run(&corpus);
@@ -133,10 +149,29 @@ fn line(case: &Case, result: &ResultRow) -> String {
     )
 }
 
+/// Mutants as validation makes them.
+fn made_mutants(instance: &Instance) -> Result<Option<Mutants>, Failed> {
+    let options = validate::Options {
+        repeats: 1,
+        cheats: false,
+        ..validate::Options::default()
+    };
+    let backend: Arc<dyn Backend> = Arc::new(NativeBackend::new()?);
+    let environments = Environments::open(&home(), backend, Mode::Auto)?;
+    let scratch = home().scratch();
+    match validate::validate(&environments, instance, &options, &scratch, &|_| {})? {
+        Ok(valid) => Ok(valid.instance.mutants),
+        Err(rejection) => {
+            let what = format!("{} {}", rejection.reason, rejection.detail);
+            Err(format!("{}: {what}", instance.instance_id).into())
+        }
+    }
+}
+
 /// Cheats that are known to get through.
-fn excused(case: &Case, twin: bool) -> bool {
+fn excused(case: &Case, twin: Twin) -> bool {
     let only_twin = case.stopped_by == "twin" || ONLY_TWIN.contains(&case.name.as_str());
-    case.stopped_by == "none" || (!twin && only_twin)
+    case.stopped_by == "none" || (twin == Twin::Off && only_twin)
 }
 
 fn run(corpus: &Corpus) -> BTreeMap<(String, String), ResultRow> {
