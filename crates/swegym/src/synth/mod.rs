@@ -3,9 +3,10 @@
 //!
 //! Per codebase, once: environment, a steady baseline of its own tests, and
 //! which test runs which function. Per bug: the tests of the files that cover
-//! it, in a fork of a warm sandbox; those that are killed once are run a
-//! second time in a fresh one. See docs/design/mutation.md.
+//! it, in a copy of a warm sandbox; bugs that a test notices are run again in a
+//! fresh one. See docs/design/validation.md.
 
+mod baseline;
 pub mod seeds;
 pub mod stage;
 
@@ -14,19 +15,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swegym_core::{Instance, Mutants, Status, TestIds};
 use swegym_data::patch::Tree;
 use swegym_forge::mutate::{self, Mutation};
 use swegym_forge::symptom::{self, Templates};
-use swegym_forge::{Framework, visible};
+use swegym_forge::visible;
+
+pub use baseline::Baseline;
+use baseline::{baseline_key, take_baseline, test_file, tests_of};
 
 use crate::environment::{Environment, Environments};
 use crate::observe::{Look, Observation, Warm};
 use crate::protect::is_test_path;
 use crate::records::Records;
-use crate::validate::{self, Dropped, Reason, Rejection, Runs, Stop, Trial, diff, finished, lists};
+use crate::validate::{self, Reason, Rejection, Stop, Trial, diff, finished};
 use crate::{Error, grade, hash};
 
 /// Part of every record's key.
@@ -65,21 +68,6 @@ impl Default for Options {
             validate: validate::Options::default(),
         }
     }
-}
-
-/// What is known of the own tests of a codebase.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Baseline {
-    /// Status of every steady test.
-    pub steady: BTreeMap<String, Status>,
-    /// Tests that are left out.
-    pub dropped: Dropped,
-    /// Path -> first line of a function -> the steady passing tests that run
-    /// it, by their number in `tests`.
-    functions: BTreeMap<String, BTreeMap<u32, Vec<u32>>>,
-    tests: Vec<String>,
-    /// Wall time of all tests, seconds.
-    pub seconds: f64,
 }
 
 /// A bug to try.
@@ -592,102 +580,6 @@ fn bare(seed: &Instance) -> Instance {
 
 fn package_of(seed: &Instance) -> &str {
     seed.repo.rsplit('/').next().unwrap_or(&seed.repo)
-}
-
-fn baseline_key(environment: &Environment, options: &Options) -> String {
-    let parts = json!([
-        SYNTH_VERSION,
-        environment.key,
-        environment.test_command,
-        options.validate.repeats,
-        crate::runner::digest(),
-    ]);
-    hash(parts.to_string().as_bytes())
-}
-
-fn take_baseline(
-    trial: &Trial<'_>,
-    seed: &Instance,
-    on_step: &dyn Fn(&str),
-) -> Result<Baseline, Stop> {
-    let grader = trial.grader(seed);
-    let mut log = String::new();
-    let mut runs = Vec::new();
-    for n in 0..trial.options.repeats.max(1) {
-        on_step(&format!("tests, run {}", n + 1));
-        runs.push(trial.look(&grader, "", false, &mut log)?);
-    }
-    on_step("tests backwards");
-    let reversed = trial.look(&grader, "", true, &mut log)?;
-    let (_, dropped, steady) = lists(Runs {
-        base: &runs[..1],
-        gold: &runs,
-        reversed: Some(&reversed),
-    });
-    on_step("what tests run");
-    let traced = grader.observe(Look {
-        trace: true,
-        ..Look::default()
-    })?;
-    let mut baseline = Baseline {
-        dropped,
-        seconds: runs[0].seconds,
-        ..Baseline::default()
-    };
-    for (test, functions) in &traced.trace {
-        if steady.get(test) != Some(&Status::Passed) {
-            continue;
-        }
-        let number = u32::try_from(baseline.tests.len()).map_err(Error::bug)?;
-        baseline.tests.push(test.clone());
-        for (path, line) in functions {
-            let lines = baseline.functions.entry(path.clone()).or_default();
-            lines.entry(*line).or_default().push(number);
-        }
-    }
-    baseline.steady = steady;
-    Ok(baseline)
-}
-
-/// Tests that run a function: Python names its first decorator's line since
-/// 3.8, and `def`'s before.
-fn tests_of<'b>(
-    covered: &'b BTreeMap<u32, Vec<u32>>,
-    function: &mutate::Function,
-) -> impl Iterator<Item = u32> + 'b {
-    let first = u32::try_from(function.first_line).unwrap_or(u32::MAX);
-    let last = u32::try_from(function.line).unwrap_or(u32::MAX);
-    covered
-        .range(first..=last.max(first))
-        .flat_map(|(_, tests)| tests.iter().copied())
-}
-
-/// The file that a test is in.
-fn test_file(id: &str, framework: Framework, files: &BTreeSet<String>) -> Option<String> {
-    match framework {
-        Framework::Pytest => {
-            let file = id.split("::").next()?;
-            files.contains(file).then(|| file.to_owned())
-        }
-        Framework::Unittest | Framework::Django => {
-            // `test_a (package.module.Class)`; since 3.11 with the method.
-            let dotted = id.strip_suffix(')')?.rsplit_once(" (")?.1;
-            let mut parts: Vec<&str> = dotted.split('.').collect();
-            while !parts.is_empty() {
-                let module = parts.join("/");
-                let found = ["", "tests/"].iter().find_map(|root| {
-                    let path = format!("{root}{module}.py");
-                    files.contains(&path).then_some(path)
-                });
-                if found.is_some() {
-                    return found;
-                }
-                parts.pop();
-            }
-            None
-        }
-        Framework::Sympy | Framework::Other => None,
-    }
 }
 
 /// FAIL_TO_PASS, PASS_TO_PASS, and what is neither because runs disagree.
