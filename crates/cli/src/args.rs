@@ -163,7 +163,10 @@ pub struct SynthArgs {
     /// Bugs to try in each function
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub per_function: usize,
-    /// Families of operators, joined by commas (all without it)
+    /// Families of operators, joined by commas (all without it): comparison,
+    /// boundary, arithmetic, boolean, condition, constant, return, argument,
+    /// branch, call, name, exception, slice, default, loop, assignment, async,
+    /// comprehension, method
     #[arg(long, value_name = "FAMILIES")]
     pub operators: Option<String>,
     /// Bugs of two or three changes to try in each file
