@@ -1,4 +1,4 @@
-"""Tells which functions of the codebase run (docs/design/mutation.md).
+"""Tells which functions of the codebase run (docs/design/validation.md).
 
 Only for making tasks: nothing here is active in a graded run.
 """

@@ -120,6 +120,8 @@ pub fn sandbox(
     on_step("many at once");
     let (idle_bytes, live) = many(backend, spec, effort.live)?;
     on_step("start and stop");
+    // The first one opens what is kept from then on.
+    start_true(backend, spec)?;
     let before = Leftovers::now();
     for _ in 0..effort.cycles {
         start_true(backend, spec)?;
