@@ -407,6 +407,10 @@ pub enum LogsCommand {
         /// Rows with `log_parser` and `test_output`, one answer a line (.gz too)
         #[arg(long, value_name = "FILE", conflicts_with = "file")]
         jsonl: Option<PathBuf>,
+        /// Tasks of the rows: each answer also says whether the official rules
+        /// call the log `resolved` (null where they give no verdict)
+        #[arg(long, value_name = "FILE|NAME", requires = "jsonl")]
+        tasks: Vec<String>,
         /// A log; stdin without it
         file: Option<PathBuf>,
     },

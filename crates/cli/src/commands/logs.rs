@@ -1,12 +1,15 @@
 //! `swegym logs parse`: what a test log says.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 use swegym::Error;
-use swegym_grade::{LogRow, Parser, parser, parser_names};
+use swegym_core::Instance;
+use swegym_grade::{LogRow, Parser, compat, parser, parser_names};
 
 use crate::args::LogsCommand;
 use crate::ui::{Ui, table};
@@ -15,6 +18,7 @@ pub fn run(ui: &Ui, command: LogsCommand) -> Result<u8, Error> {
     let LogsCommand::Parse {
         parser: name,
         jsonl,
+        tasks,
         file,
     } = command;
     if name.as_deref() == Some("list") {
@@ -24,7 +28,7 @@ pub fn run(ui: &Ui, command: LogsCommand) -> Result<u8, Error> {
         return Ok(swegym::exit::SUCCESS);
     }
     match jsonl {
-        Some(path) => rows(ui, &path, name.as_deref()),
+        Some(path) => rows(ui, &path, name.as_deref(), &tasks),
         None => one(ui, file.as_deref(), name.as_deref()),
     }
 }
@@ -62,24 +66,59 @@ fn one(ui: &Ui, file: Option<&Path>, name: Option<&str>) -> Result<u8, Error> {
     Ok(swegym::exit::SUCCESS)
 }
 
-fn rows(ui: &Ui, path: &Path, name: Option<&str>) -> Result<u8, Error> {
+fn rows(ui: &Ui, path: &Path, name: Option<&str>, tasks: &[String]) -> Result<u8, Error> {
     if let Some(name) = name {
         lookup(name)?;
+    }
+    let mut known = HashMap::new();
+    for instance in tasks.iter().map(|name| swegym::tasks::read(name)) {
+        known.extend(instance?.into_iter().map(|i| (i.instance_id.clone(), i)));
     }
     for_rows(path, |place, mut row| {
         if let Some(name) = name {
             name.clone_into(&mut row.log_parser);
         }
-        let parsed = row.parse().map_err(|e| {
+        let resolved = (!tasks.is_empty()).then(|| resolved(place, &row, &known));
+        let mut parsed = row.parse().map_err(|e| {
             Error::input(
                 format!("{place}: {e}"),
                 "`--parser list` prints the known parsers",
             )
         })?;
+        if let Some(resolved) = resolved {
+            parsed.extra.insert("resolved".into(), resolved?.into());
+        }
         ui.data(serde_json::to_string(&parsed).expect("plain data"));
         Ok(())
     })?;
     Ok(swegym::exit::SUCCESS)
+}
+
+/// The official verdict on a log; `None` where the harness records an error.
+fn resolved(
+    place: &str,
+    row: &LogRow,
+    tasks: &HashMap<String, Instance>,
+) -> Result<Option<bool>, Error> {
+    let id = row.instance_id.as_deref().unwrap_or_default();
+    let instance = tasks.get(id).ok_or_else(|| {
+        Error::input(
+            format!("{place}: instance_id {id:?} is in no --tasks"),
+            "name all datasets that the rows come from, with one --tasks each",
+        )
+    })?;
+    let task = compat::Task {
+        parser: lookup(&row.log_parser).map_err(|e| Error::input(format!("{place}: {e}"), ""))?,
+        ..compat::Task::of(instance).map_err(|e| Error::input(format!("{place}: {e}"), ""))?
+    };
+    // Either the harness's own log, or only what the test command printed.
+    let log = if row.test_output.contains(compat::swebench::END_TEST_OUTPUT) {
+        Cow::Borrowed(row.test_output.as_str())
+    } else {
+        Cow::Owned(compat::swebench::official_log(&row.test_output, 0))
+    };
+    let report = compat::swebench::report(&task, Some(""), &log);
+    Ok(report.ok().map(|report| report.resolved))
 }
 
 /// All rows of a file.

@@ -99,7 +99,33 @@ fn logs() -> Result<(), Failed> {
         &output,
         INPUT,
         &["rows.jsonl", "line 1", "parse_log_nobody"],
-    )
+    )?;
+    let tasks = dir.path().join("tasks.jsonl");
+    fs::write(
+        &tasks,
+        r#"{"instance_id": "a__a-1", "repo": "a/a", "base_commit": "0", "log_parser": "parse_log_pytest", "patch": "", "test_patch": "", "problem_statement": "", "FAIL_TO_PASS": ["a.py::test"], "PASS_TO_PASS": []}"#,
+    )?;
+    let row = |id: &str, word: &str| {
+        format!(
+            "{{\"instance_id\": \"{id}\", \"log_parser\": \"parse_log_pytest\", \"test_output\": \
+             \">>>>> Start Test Output\\n{word} a.py::test\\n>>>>> End Test Output\\n\"}}\n"
+        )
+    };
+    let verdicts = || {
+        swegym(["logs", "parse", "--jsonl"])
+            .arg(&rows)
+            .arg("--tasks")
+            .arg(&tasks)
+            .output()
+    };
+    fs::write(&rows, row("a__a-1", "PASSED") + &row("a__a-1", "FAILED"))?;
+    expect(
+        &verdicts()?,
+        0,
+        &["\"resolved\":true", "\"resolved\":false"],
+    )?;
+    fs::write(&rows, row("a__a-2", "PASSED"))?;
+    expect(&verdicts()?, INPUT, &["line 1", "a__a-2", "--tasks"])
 }
 
 fn usage() -> Result<(), Failed> {
