@@ -236,10 +236,45 @@ pub enum TasksCommand {
         #[arg(long = "instance", value_name = "ID")]
         instances: Vec<String>,
     },
-    /// Count: the paper's Table 2 and the distribution over repositories
+    /// Count: the paper's Table 2, difficulty, the distribution over repositories
     Stats {
         #[arg(required = true)]
         files: Vec<String>,
+        /// Plot the distribution over repositories (SVG)
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+    },
+    /// Write the card of a dataset: README.md with counts, yields, licences, plots
+    #[command(
+        after_help = "Example:\n  swegym tasks card kept/tasks.jsonl --out kept/\nThe steps that made the dataset are found by the provenance.json that each left\nin its folder."
+    )]
+    Card {
+        /// File, folder, or hub name
+        file: String,
+        /// Heading; without it the name of the folder
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Folder to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Drop tasks that are the same task again, keeping the first
+    #[command(
+        after_help = "Example:\n  swegym tasks dedup a.jsonl b.jsonl --near 0.9 --out all.jsonl\nSame: the name; the solution but for white space and comments; nearly the same\nsolution (with --near); the same failing tests of the same functions (with\n--same-tests: too strict for several injected bugs in one function)."
+    )]
+    Dedup {
+        /// Files, folders, or hub names
+        #[arg(required = true)]
+        files: Vec<String>,
+        /// Solutions that share so much of their text are the same
+        #[arg(long, value_name = "SHARE")]
+        near: Option<f64>,
+        /// The same failing tests of the same functions make the same task
+        #[arg(long)]
+        same_tests: bool,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// Convert to another format, saying what it cannot carry
     #[command(

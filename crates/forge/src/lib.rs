@@ -58,6 +58,13 @@ pub enum Mode {
     InferredOnly,
 }
 
+/// Name of a codebase's licence, as its metadata states it (`MIT`,
+/// `BSD License`), else as its classifiers do; none where neither does.
+pub fn license(tree: &dyn Tree) -> Option<String> {
+    // Which interpreter reads setup.py decides nothing here.
+    on_deep_stack(|| infer::Project::read(tree, PyVersion::new(3, 9)).license())
+}
+
 /// The recipe for an instance: the first of [`recipes_for`].
 ///
 /// # Errors

@@ -35,6 +35,34 @@ fn facts_are_well_formed() {
 }
 
 #[test]
+fn licences_are_named_by_metadata_first() {
+    let of =
+        |files: &[(&str, &str)]| crate::license(&files.iter().copied().collect::<MemoryTree>());
+    let classifier = "classifiers = [\"License :: OSI Approved :: MIT License\"]";
+    let project = |more: &str| format!("[project]\nname = \"x\"\n{more}\n{classifier}\n");
+    let license = |more: &str| of(&[("pyproject.toml", &project(more))]);
+    assert_eq!(
+        license("license = \"BSD-3-Clause\"").as_deref(),
+        Some("BSD-3-Clause")
+    );
+    assert_eq!(
+        license("license = {text = \"ISC\"}").as_deref(),
+        Some("ISC")
+    );
+    assert_eq!(
+        license("license = {file = \"LICENSE\"}").as_deref(),
+        Some("MIT License")
+    );
+    let setup = "from setuptools import setup\nsetup(name='x', license='Apache-2.0')\n";
+    assert_eq!(of(&[("setup.py", setup)]).as_deref(), Some("Apache-2.0"));
+    let cfg = "[metadata]\nname = x\nlicense = file: LICENSE\n";
+    let info = "Name: x\nLicense: UNKNOWN\nClassifier: License :: Public Domain\n\nLicense: no\n";
+    let both = [("setup.cfg", cfg), ("PKG-INFO", info)];
+    assert_eq!(of(&both).as_deref(), Some("Public Domain"));
+    assert_eq!(of(&[("README", "MIT")]), None);
+}
+
+#[test]
 fn scripts_split_outside_of_quotes() {
     let parts: Vec<_> = shell::commands("a 'x;y' && b \"p||q\"; { c; d; } || e # no\nf")
         .iter()

@@ -190,7 +190,9 @@ class Run(object):
             channel, key, modes = claim
             self._report = Report(channel, key)
             self._report.reverse = "reverse" in modes
-            roots = [mode[len("trace:") :] for mode in modes if mode.startswith("trace:")]
+            self._report.brief = _brief(modes)
+            self._report.only = _only(modes)
+            roots = _values(modes, "trace")
             self._report.tracer = self._tracer(roots[0]) if roots else None
             self._report.start(framework.replace("setup.py", "unittest"))
             atexit.register(self._report.end)
@@ -211,7 +213,10 @@ def _take_claim(path):
     """(descriptor, key, modes) of the claim; whoever unlinks the file has it.
 
     Modes are for making tasks, never for grading: `reverse` runs the tests
-    backwards, `trace:ROOT` tells what of a folder each of them runs."""
+    backwards, `trace:ROOT` tells what of a folder each of them runs,
+    `only:NAMES` (lines, in hexadecimal) leaves out all others, `brief:N`
+    explains so many failures of each test function: pytest takes longer over
+    a traceback than over most tests."""
     try:
         with open(path) as f:
             words = f.read().split()
@@ -223,6 +228,25 @@ def _take_claim(path):
     if channel is None:
         return None
     return channel, bytes(bytearray.fromhex(key)), modes
+
+
+def _values(modes, name):
+    return [mode.partition(":")[2] for mode in modes if mode.startswith(name + ":")]
+
+
+def _brief(modes):
+    """How many failures of a test function to explain; None for all."""
+    values = _values(modes, "brief")
+    return int(values[0]) if values else None
+
+
+def _only(modes):
+    """Names of the tests to run; None for all."""
+    values = _values(modes, "only")
+    if not values:
+        return None
+    names = bytes(bytearray.fromhex(values[0])).decode("utf-8")
+    return set(names.split("\n"))
 
 
 def _find_channel(number):
@@ -294,6 +318,8 @@ class Report(object):
         self._functions = {}
         self.exit = 1
         self.reverse = False
+        self.brief = None
+        self.only = None
         self.tracer = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._drop)

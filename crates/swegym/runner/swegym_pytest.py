@@ -52,6 +52,8 @@ def make_plugin(hookimpl, report):
             self._entered = set()
             self._name = None
             self._distributed = False
+            self._style = None
+            self._explained = {}
 
         def pytest_load_initial_conftests(self, early_config):
             # After the plugins of the environment, before any conftest file.
@@ -108,6 +110,8 @@ def make_plugin(hookimpl, report):
 
         @hookimpl(trylast=True)
         def pytest_collection_modifyitems(self, items):
+            if report.only is not None:
+                items[:] = [i for i in items if _function(self._name(i.nodeid)) in report.only]
             if report.reverse:
                 items.reverse()
 
@@ -116,6 +120,19 @@ def make_plugin(hookimpl, report):
             report.entering()
             yield
             report.leaving(self._name(item.nodeid))
+
+        @outer
+        def pytest_runtest_makereport(self, item, call):
+            if report.brief is not None:
+                self._explain(item.config.option, _function(item.nodeid), call.excinfo)
+            yield
+
+        def _explain(self, option, name, excinfo):
+            """Lets pytest explain a failure, or not."""
+            style = self._style = self._style or option.tbstyle
+            if excinfo is not None:
+                self._explained[name] = self._explained.get(name, 0) + 1
+            option.tbstyle = style if self._explained.get(name, 0) <= report.brief else "no"
 
         @outer
         def pytest_runtest_setup(self, item):
@@ -171,9 +188,16 @@ def make_plugin(hookimpl, report):
         def pytest_sessionfinish(self, session):
             # Not later: after this pytest takes back patches of its own.
             report.check()
+            if self._style is not None:
+                session.config.option.tbstyle = self._style
             yield
 
     return Plugin()
+
+
+def _function(name):
+    """A test's id without its parameters."""
+    return name.partition("[")[0]
 
 
 def _hide_current_test(config):

@@ -67,6 +67,8 @@ class Recorder(object):
         self._describe = getattr(result, "getDescription", str)
         # A parallel suite replays the events of other processes.
         self._observe_bodies = not hasattr(suite, "subsuites")
+        if self._report.only is not None:
+            _keep(suite, lambda test: self._name(test) in self._report.only)
         if self._report.reverse:
             _reverse(suite)
         tests = [(self._name(test), _method(test)) for test in _flatten(suite)]
@@ -219,6 +221,14 @@ def _reverse(suite):
         members.reverse()
         for member in members:
             _reverse(member)
+
+
+def _keep(suite, wanted):
+    members = getattr(suite, "_tests", None)
+    if isinstance(members, list):
+        members[:] = [m for m in members if m is not None and (hasattr(m, "_tests") or wanted(m))]
+        for member in members:
+            _keep(member, wanted)
 
 
 def _method(test):

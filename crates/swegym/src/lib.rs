@@ -14,14 +14,17 @@
 //! | [`validate`] | candidate | `Instance` with lists, gold record and mutants, or why not |
 //! | [`evaluate`] | dataset, predictions | results and reports of a run |
 //! | [`report`] | results | one HTML page |
+//! | [`card`] | dataset, the steps that made it | README.md and plots |
 //!
 //! Beside them: [`bench`] (numbers), [`demo`] (the main job on real packages),
 //! [`home`] (folders), [`dispatch`] (many jobs on few threads), [`records`] and
-//! [`funnel`] (what became of each candidate), [`protect`] (what a prediction
+//! [`funnel`] (what became of each candidate), [`provenance`] (what made a
+//! dataset), [`plot`] (SVG), [`protect`] (what a prediction
 //! may not decide), [`runner`] (the trusted test runner's files), [`exit`]
 //! (exit codes).
 
 pub mod bench;
+pub mod card;
 pub mod codebase;
 pub mod collect;
 pub mod compose;
@@ -35,7 +38,9 @@ pub mod funnel;
 pub mod grade;
 pub mod home;
 pub mod observe;
+pub mod plot;
 pub mod protect;
+pub mod provenance;
 mod rebuild;
 pub mod records;
 pub mod report;

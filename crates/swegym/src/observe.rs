@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use swegym_core::{Backend, Exit, Record, SnapshotId, Status, StatusMap, TestIds, TestRun};
+use swegym_forge::Framework;
 use swegym_grade::{Expectation, Parser, StrictInput, call_results, strict_verdict};
 use tempfile::TempDir;
 
@@ -19,10 +20,50 @@ pub struct Look<'a> {
     pub patch: &'a str,
     /// Files that replace those of the hidden tests.
     pub mutants: Option<&'a BTreeMap<String, String>>,
-    /// Whether the tests run backwards.
+    /// What the runner is to do differently.
+    pub mode: Mode<'a>,
+}
+
+/// What the runner does differently from a graded run (`swegym_hook.py`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mode<'a> {
+    /// Runs the tests backwards.
     pub reverse: bool,
-    /// Whether each test tells which functions it runs.
+    /// Lets each test tell which functions it runs.
     pub trace: bool,
+    /// Runs only these tests, by official id; with pytest, all parameters of
+    /// their functions too. Frameworks that cannot choose run all.
+    pub only: Option<&'a BTreeSet<String>>,
+    /// How many failures of a test function are explained in the log; pytest
+    /// takes longer over a traceback than over most tests.
+    pub explain: Option<u32>,
+}
+
+impl Mode<'_> {
+    /// The words that the runner reads, each after a blank.
+    fn words(&self, framework: Framework) -> String {
+        let mut words = String::new();
+        if self.reverse {
+            words.push_str(" reverse");
+        }
+        if self.trace {
+            words.push_str(" trace:");
+            words.push_str(TESTBED);
+        }
+        if let Some(most) = self.explain {
+            words += &format!(" brief:{most}");
+        }
+        if let Some(only) = self.only {
+            let name = |id: &'_ str| match framework {
+                Framework::Pytest => id.split('[').next().unwrap_or_default().to_owned(),
+                _ => id.to_owned(),
+            };
+            let names: BTreeSet<String> = only.iter().map(|id| name(id)).collect();
+            let names: Vec<String> = names.into_iter().collect();
+            words += &format!(" only:{}", grade::hex(names.join("\n").as_bytes()));
+        }
+        words
+    }
 }
 
 /// What a run showed.
@@ -76,15 +117,8 @@ impl Grader<'_> {
             Some(files) => with_mutants(&composed.delta, files),
             None => composed.delta,
         };
-        let mut modes = String::new();
-        if look.reverse {
-            modes.push_str(" reverse");
-        }
-        if look.trace {
-            modes.push_str(" trace:");
-            modes.push_str(TESTBED);
-        }
-        let ran = self.run_in_mode(&delta, built.as_ref(), &modes)?;
+        let words = look.mode.words(self.environment.meta.recipe.framework);
+        let ran = self.run_in_mode(&delta, built.as_ref(), &words)?;
         Ok(observation(ran, self.parser()?))
     }
 }
@@ -101,24 +135,28 @@ pub struct Warm {
 }
 
 impl Warm {
-    /// Runs the tests once and keeps what that left.
+    /// Runs the tests once, as a graded run does, and keeps what that left.
     ///
     /// # Errors
     /// If the sandbox fails.
-    pub fn new(backend: Arc<dyn Backend>, grader: &Grader<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        grader: &Grader<'_>,
+    ) -> Result<(Self, Ran), Error> {
         let composed = grader.composed("")?;
         let top = grader.top_layer(&composed.delta)?;
         let mut sandbox = backend.create(&grader.spec(top.path(), None))?;
-        execute(grader.environment, grader.options, &mut *sandbox, "")?;
+        let ran = execute(grader.environment, grader.options, &mut *sandbox, "")?;
         let snapshot = sandbox.snapshot()?;
         sandbox.close()?;
-        Ok(Self {
+        let warm = Self {
             environment: grader.environment.clone(),
             parser: grader.parser()?,
             snapshot,
             backend,
             _top: top,
-        })
+        };
+        Ok((warm, ran))
     }
 
     /// Runs the tests in a copy with other files.
@@ -129,13 +167,15 @@ impl Warm {
         &self,
         options: &grade::Options,
         files: &BTreeMap<String, String>,
+        mode: Mode<'_>,
     ) -> Result<Observation, Error> {
         let mut sandbox = self.backend.restore(&self.snapshot)?;
         for (path, text) in files {
             let path = Path::new(TESTBED).join(path);
             sandbox.write(&path, text.as_bytes(), false)?;
         }
-        let ran = execute(&self.environment, options, &mut *sandbox, "")?;
+        let words = mode.words(self.environment.meta.recipe.framework);
+        let ran = execute(&self.environment, options, &mut *sandbox, &words)?;
         sandbox.close()?;
         Ok(observation(ran, self.parser))
     }
@@ -148,7 +188,7 @@ impl Drop for Warm {
     }
 }
 
-fn observation(ran: Ran, parser: Parser) -> Observation {
+pub(crate) fn observation(ran: Ran, parser: Parser) -> Observation {
     let Ran { run, output } = ran;
     let nothing = TestIds::default();
     let verdict = strict_verdict(&StrictInput {

@@ -1,9 +1,11 @@
 //! `swegym synth`: tasks from injected bugs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use swegym::environment::Environments;
 use swegym::funnel::Funnel;
+use swegym::provenance::Step;
 use swegym::synth::stage::{self, Event, Plan, STAGES};
 use swegym::synth::{Options, seeds};
 use swegym::{Error, dispatch, exit};
@@ -53,6 +55,12 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
     if let Some(bar) = bar {
         bar.finish();
     }
+    let mut funnel = Funnel::of(&STAGES);
+    for codebase in &summary.codebases {
+        funnel.add(&codebase.funnel);
+    }
+    let inputs: Vec<PathBuf> = args.targets.iter().map(PathBuf::from).collect();
+    Step::here(&funnel, &inputs)?.write(&plan.dir, &["tasks.jsonl", "rejected.jsonl"])?;
     ui.answer(&summary, |ui| {
         let rows = summary.codebases.iter().map(|c| {
             let count = |stage: &str| c.funnel.stages[stage].to_string();
@@ -69,10 +77,6 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
             &[1, 2, 3],
             rows,
         ));
-        let mut funnel = Funnel::of(&STAGES);
-        for codebase in &summary.codebases {
-            funnel.add(&codebase.funnel);
-        }
         print_funnel(ui, &funnel);
     });
     ui.say(format!(

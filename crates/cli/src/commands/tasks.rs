@@ -3,9 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Serialize;
+use swegym::card::CardBuilder;
+use swegym::provenance::Step;
 use swegym::{Error, exit};
 use swegym_core::Instance;
-use swegym_data::curate::{DEFAULT_THRESHOLD, Leak, Leaks, RepoSplitter, SplitSide, lite};
+use swegym_data::curate::{
+    DEFAULT_THRESHOLD, Dedup, DedupRules, Difficulty, Leak, Leaks, RepoSplitter, SameBecause,
+    SplitSide, lite, measure,
+};
 use swegym_data::{
     Checker, Dataset, Finding, Mean, SWE_BENCH_COLUMNS, Severity, Stats, StatsBuilder, WriteFormat,
     WriteOptions, convert,
@@ -17,7 +23,14 @@ use crate::ui::{DIM, Ui, table};
 pub fn run(ui: &Ui, command: TasksCommand) -> Result<u8, Error> {
     match command {
         TasksCommand::Show { files, instances } => show(ui, &files, &instances),
-        TasksCommand::Stats { files } => stats(ui, &files),
+        TasksCommand::Stats { files, plot } => stats(ui, &files, plot.as_deref()),
+        TasksCommand::Card { file, name, out } => card(ui, &file, name, &out),
+        TasksCommand::Dedup {
+            files,
+            near,
+            same_tests,
+            out,
+        } => dedup(ui, &files, DedupRules { near, same_tests }, &out),
         TasksCommand::Convert { file, to, out } => converted(ui, &file, to, &out),
         TasksCommand::Check { files } => check(ui, &files),
         TasksCommand::Lite { file, out } => kept_by_lite(ui, &file, &out),
@@ -102,23 +115,118 @@ fn in_full(instance: &Instance) -> String {
     text
 }
 
-fn stats(ui: &Ui, files: &[String]) -> Result<u8, Error> {
+/// Statistics of a file, and its instances by difficulty.
+#[derive(Serialize)]
+struct Counted {
+    #[serde(flatten)]
+    stats: Stats,
+    difficulty: BTreeMap<Difficulty, usize>,
+}
+
+fn stats(ui: &Ui, files: &[String], plot: Option<&Path>) -> Result<u8, Error> {
     let mut all = BTreeMap::new();
     for file in files {
         let mut builder = StatsBuilder::default();
+        let mut difficulty = BTreeMap::new();
         for instance in Dataset::open(file)?.instances() {
-            builder.add(&instance?);
+            let instance = instance?;
+            builder.add(&instance);
+            *difficulty
+                .entry(measure(&instance).difficulty())
+                .or_default() += 1;
         }
-        all.insert(file.clone(), builder.finish());
+        let stats = builder.finish();
+        all.insert(file.clone(), Counted { stats, difficulty });
+    }
+    if let Some(path) = plot {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for (repo, count) in all.values().flat_map(|c| &c.stats.per_repository) {
+            *counts.entry(repo).or_default() += count;
+        }
+        let mut bars: Vec<(String, usize)> =
+            counts.into_iter().map(|(r, n)| (r.to_owned(), n)).collect();
+        bars.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let svg = swegym::plot::bars("Instances per repository", &bars)?;
+        swegym_data::atomic::write(path, svg.as_bytes())?;
+        ui.say(format!("plot in {}", path.display()));
     }
     ui.answer(&all, |ui| {
-        for (file, stats) in &all {
+        for (file, counted) in &all {
             if all.len() > 1 {
                 ui.data(format!("{file}:"));
             }
-            print_stats(ui, stats);
+            print_stats(ui, &counted.stats);
+            ui.data("");
+            let lines = counted.difficulty.iter().map(|(class, n)| {
+                let share = 100.0 * *n as f64 / counted.stats.instances.max(1) as f64;
+                let class = format!("{class:?}").to_lowercase();
+                vec![class, n.to_string(), format!("{share:.1} %")]
+            });
+            ui.data(table(&["difficulty", "instances", "share"], &[1, 2], lines));
         }
     });
+    Ok(exit::SUCCESS)
+}
+
+fn card(ui: &Ui, file: &str, name: Option<String>, out: &Path) -> Result<u8, Error> {
+    let mut builder = CardBuilder::default();
+    for instance in Dataset::open(file)?.instances() {
+        builder.add(&instance?);
+    }
+    let steps = Step::leading_to(Path::new(file))?;
+    if steps.is_empty() {
+        ui.warn(format!("{file}: no record beside it of how it was made"));
+    }
+    let folder = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+    let name = name.unwrap_or_else(|| {
+        let last = folder.file_name().unwrap_or(folder.as_os_str());
+        last.to_string_lossy().into_owned()
+    });
+    let written = builder.write(&name, &steps, out)?;
+    ui.answer(&written, |ui| {
+        for path in &written {
+            ui.data(path.display());
+        }
+    });
+    Ok(exit::SUCCESS)
+}
+
+fn dedup(ui: &Ui, files: &[String], rules: DedupRules, out: &Path) -> Result<u8, Error> {
+    if rules.near.is_some_and(|near| !(near > 0.0 && near <= 1.0)) {
+        return Err(Error::input(
+            "--near: not above 0 and up to 1",
+            "0.9 calls solutions the same that share nine tenths",
+        ));
+    }
+    let mut seen = Dedup::new(rules);
+    let mut dropped: BTreeMap<SameBecause, usize> = BTreeMap::new();
+    let mut rows = 0;
+    let mut writer = swegym::tasks::Writer::create(out)?;
+    for file in files {
+        for instance in Dataset::open(file)?.instances() {
+            let instance = instance?;
+            rows += 1;
+            match seen.check(&instance) {
+                Some(duplicate) => *dropped.entry(duplicate.because).or_default() += 1,
+                None => writer.add(&instance)?,
+            }
+        }
+    }
+    let kept = writer.finish()?;
+    let answer = serde_json::json!({ "rows": rows, "kept": kept, "dropped": dropped });
+    ui.answer(&answer, |ui| {
+        let lines = dropped.iter().map(|(because, n)| {
+            let because = match because {
+                SameBecause::Id => "the same name",
+                SameBecause::Patch => "the same solution",
+                SameBecause::NearPatch => "nearly the same solution",
+                SameBecause::Tests => "the same tests of the same functions",
+            };
+            vec![because.to_owned(), n.to_string()]
+        });
+        ui.data(table(&["dropped for", "rows"], &[1], lines));
+    });
+    ui.say(format!("{kept} of {rows} rows in {}", out.display()));
     Ok(exit::SUCCESS)
 }
 

@@ -1,9 +1,11 @@
 //! `swegym validate`: run candidates, keep those that hold.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use swegym::environment::Environments;
+use swegym::provenance::Step;
 use swegym::validate::stage::{self, Event, Plan};
 use swegym::validate::{Options, Reason};
 use swegym::{Error, dispatch, exit, grade};
@@ -54,6 +56,8 @@ pub fn run(ui: &Ui, global: &Global, args: ValidateArgs) -> Result<u8, Error> {
         }
     })?;
     progress.finish();
+    let inputs = [PathBuf::from(args.file)];
+    Step::here(&summary.funnel, &inputs)?.write(&plan.dir, &["tasks.jsonl", "rejected.jsonl"])?;
     ui.answer(&summary, |ui| print_funnel(ui, &summary.funnel));
     ui.say(format!(
         "\n{} tasks, {} of them with twin mutants",

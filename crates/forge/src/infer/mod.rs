@@ -24,7 +24,8 @@ use crate::install::EDITABLE;
 use crate::recipe::{Candidate, Framework, Origin, Recipe};
 use crate::tree::Tree;
 use crate::version::PyVersion;
-use project::{Project, VcsVersion, requirement_files};
+pub(crate) use project::Project;
+use project::{VcsVersion, requirement_files};
 
 pub(crate) use conda::read as conda_requirements;
 pub(crate) use facts::Facts;

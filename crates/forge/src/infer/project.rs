@@ -22,6 +22,8 @@ pub(crate) struct Project {
     pub(crate) requires_python: Vec<String>,
     /// Trove classifiers.
     pub(crate) classifiers: Vec<String>,
+    /// Licence, by the first file that names one in a line.
+    pub(crate) license: Option<String>,
     /// Run-time dependencies.
     pub(crate) dependencies: Vec<String>,
     /// Whether `setup.py` computes dependencies in a way we did not follow.
@@ -180,6 +182,9 @@ impl Project {
             .extend(string(metadata.get("requires-python")));
         self.classifiers
             .extend(strings(metadata.get("classifiers")));
+        let license = metadata.get("license");
+        self.add_license(string(license));
+        self.add_license(string(license.and_then(|l| l.get("text"))));
         self.dependencies
             .extend(strings(metadata.get("dependencies")));
         if let Some(extras) = table(metadata, "optional-dependencies") {
@@ -194,6 +199,7 @@ impl Project {
             .extend(string(metadata.get("requires-python")));
         self.classifiers
             .extend(strings(metadata.get("classifiers")));
+        self.add_license(string(metadata.get("license")));
         self.dependencies.extend(strings(metadata.get("requires")));
         if let Some(extras) = table(metadata, "requires-extra") {
             self.add_extras(extras);
@@ -206,6 +212,7 @@ impl Project {
             self.version = string(poetry.get("version"));
         }
         self.classifiers.extend(strings(poetry.get("classifiers")));
+        self.add_license(string(poetry.get("license")));
         let main = table(poetry, "dependencies");
         for (name, spec) in main.into_iter().flatten() {
             if name == "python" {
@@ -307,6 +314,7 @@ impl Project {
                 .filter(|v| !v.contains(':') && !v.is_empty())
                 .map(str::to_owned);
         }
+        self.add_license(cfg.get("metadata", "license").map(str::to_owned));
         self.requires_python
             .extend(cfg.get("options", "python_requires").map(str::to_owned));
         self.classifiers.extend(
@@ -342,6 +350,7 @@ impl Project {
         if self.version.is_none() {
             self.version = text("version");
         }
+        self.add_license(text("license"));
         self.requires_python.extend(text("python_requires"));
         let list = |key: &str| setup.get(key).map(Value::strings).unwrap_or_default();
         self.classifiers.extend(list("classifiers").0);
@@ -396,11 +405,35 @@ impl Project {
                 "Name" => _ = self.name.get_or_insert_with(|| canonical(value)),
                 // The built version is the truth; files may hold a template.
                 "Version" => self.version = Some(value.trim().to_owned()),
+                "License" | "License-Expression" => self.add_license(Some(value.to_owned())),
                 "Requires-Python" => self.requires_python.push(value.trim().to_owned()),
                 "Classifier" => self.classifiers.push(value.trim().to_owned()),
                 _ => {}
             }
         }
+    }
+
+    /// Whole texts and references to files are no names.
+    fn add_license(&mut self, named: Option<String>) {
+        let name = named.map(|n| n.trim().to_owned()).filter(|n| {
+            !n.is_empty() && n.len() <= 100 && !n.contains(['\n', ':']) && n != "UNKNOWN"
+        });
+        if self.license.is_none() {
+            self.license = name;
+        }
+    }
+
+    /// Name of the licence: as stated, else by the first classifier.
+    pub(crate) fn license(&self) -> Option<String> {
+        let classified = || {
+            let mut named = self
+                .classifiers
+                .iter()
+                .filter_map(|c| c.strip_prefix("License :: "));
+            let name = named.find(|c| *c != "OSI Approved")?;
+            Some(name.rsplit(" :: ").next().unwrap_or(name).to_owned())
+        };
+        self.license.clone().or_else(classified)
     }
 
     fn detect_vcs_version(&mut self) {

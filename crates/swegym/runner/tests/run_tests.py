@@ -105,7 +105,7 @@ def _make(python, version, venv):
 class Run:
     """A test command run the way the grader runs it."""
 
-    def __init__(self, version, tree, command, **env):
+    def __init__(self, version, tree, command, modes=(), **env):
         venv, reason = environment(version)
         if venv is None:
             raise unittest.SkipTest(reason)
@@ -116,7 +116,7 @@ class Run:
             target=lambda: chunks.extend(iter(lambda: os.read(read, 1 << 16), b"")), daemon=True
         )
         drain.start()
-        claim = "%d %s\n" % (CHANNEL, self.key.hex())
+        claim = "%s\n" % " ".join([str(CHANNEL), self.key.hex(), *modes])
         done = subprocess.run(
             ["/bin/bash", str(RUNNER / "launch.sh"), str(venv / "claim"), command],
             cwd=tree, input=claim.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -290,6 +290,37 @@ class PytestTests(unittest.TestCase):
         self.assertEqual(run.of("end")[0]["tests"], len(run.of("test")))
 
     @each_version
+    def test_only_some(self, version):
+        names = "tests/test_kinds.py::test_param\ntests/test_kinds.py::TestU::test_no"
+        only = "only:" + names.encode().hex()
+        run = Run(version, tree(tests__test_kinds=PYTEST_KINDS), "pytest tests", modes=[only])
+        expected = {"tests/test_kinds.py::" + k: v for k, v in PYTEST_EXPECTED.items()}
+        expected = {k: v for k, v in expected.items() if k.partition("[")[0] in names.split("\n")}
+        self.assertEqual(run.statuses(), expected, run.log)
+        self.assertEqual(set(run.of("collect")[0]["ids"]), set(expected))
+        self.assertTrue(run.complete(), run.defects)
+
+    @each_version
+    def test_few_explanations(self, version):
+        text = (
+            "import pytest\n"
+            "@pytest.mark.parametrize('x', range(3))\n"
+            "def test_a(x): assert x == 'a'\n"
+            "def test_b(): assert 'the last line' == 'b'\n"
+        )
+        runs = [
+            Run(version, tree(test_a=text), "pytest", modes=modes)
+            for modes in ([], ["brief:1"], ["brief:0"])
+        ]
+        shown = [(r.log.count("def test_a"), r.log.count("def test_b")) for r in runs]
+        self.assertEqual(shown, [(3, 1), (1, 1), (0, 0)], runs[1].log)
+        for run in runs[1:]:
+            self.assertEqual(run.statuses(), runs[0].statuses())
+            messages = [[t["message"] for t in r.of("test")] for r in (run, runs[0])]
+            self.assertEqual(*messages)
+            self.assertIn("the last line", run.log)
+
+    @each_version
     def test_ids_of_the_summary(self, version):
         if version in ("2.7", "3.6"):
             return  # no -rA, or another summary
@@ -416,6 +447,16 @@ class UnittestTests(unittest.TestCase):
         self.assertEqual(run.statuses(), expected, run.log)
         self.assertTrue(run.complete(), run.defects)
         self.assertEqual(run.records[0]["framework"], "unittest")
+
+    @each_version
+    def test_only_some(self, version):
+        every = Run(version, tree(kinds=UNITTEST_KINDS), "python -m unittest -v kinds").statuses()
+        some = [name for name in every if name.startswith(("test_fail", "test_skip ", "Doc"))]
+        only = "only:" + "\n".join(some).encode().hex()
+        run = Run(version, tree(kinds=UNITTEST_KINDS), "python -m unittest -v kinds", modes=[only])
+        self.assertEqual(run.statuses(), {name: every[name] for name in some})
+        self.assertEqual(set(run.of("collect")[0]["ids"]), set(some))
+        self.assertTrue(run.complete(), run.defects)
 
     @each_version
     def test_subtests(self, version):

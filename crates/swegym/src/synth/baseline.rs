@@ -10,7 +10,7 @@ use swegym_forge::{Framework, mutate};
 
 use super::{Options, SYNTH_VERSION};
 use crate::environment::Environment;
-use crate::observe::Look;
+use crate::observe::{Look, Mode};
 use crate::validate::{Dropped, Runs, Stop, Trial, lists};
 use crate::{Error, hash};
 
@@ -61,7 +61,10 @@ pub(super) fn take_baseline(
     });
     on_step("what tests run");
     let traced = grader.observe(Look {
-        trace: true,
+        mode: Mode {
+            trace: true,
+            ..Mode::default()
+        },
         ..Look::default()
     })?;
     let mut baseline = Baseline {

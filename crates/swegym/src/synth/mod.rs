@@ -1,10 +1,11 @@
 //! Makes tasks by injecting bugs into functions that tests cover (SWE-smith's
 //! idea): the gold patch takes the bug out again.
 //!
-//! Per codebase, once: environment, a steady baseline of its own tests, and
-//! which test runs which function. Per bug: the tests of the files that cover
-//! it, in a copy of a warm sandbox; bugs that a test notices are run again in a
-//! fresh one. See docs/design/validation.md.
+//! Per codebase, once: environment, a steady baseline of its own tests, which
+//! test runs which function, and a proof that tampering is not rewarded. Per
+//! bug: the tests that run it, in a copy of a warm sandbox; where one notices,
+//! all tests of the task in a fresh one, as graded. See
+//! docs/design/validation.md.
 
 mod baseline;
 pub mod seeds;
@@ -16,24 +17,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
-use swegym_core::{Instance, Mutants, Status, TestIds};
+use swegym_core::{Instance, Mutants, Status, TestIds, TestRun};
 use swegym_data::patch::Tree;
 use swegym_forge::mutate::{self, Mutation};
 use swegym_forge::symptom::{self, Templates};
 use swegym_forge::visible;
+use swegym_grade::{Expectation, Signs};
 
 pub use baseline::Baseline;
 use baseline::{baseline_key, take_baseline, test_file, tests_of};
 
 use crate::environment::{Environment, Environments};
-use crate::observe::{Look, Observation, Warm};
+use crate::observe::{Look, Mode, Observation, Warm, observation};
 use crate::protect::is_test_path;
 use crate::records::Records;
 use crate::validate::{self, Reason, Rejection, Stop, Trial, diff, finished};
-use crate::{Error, grade, hash};
+use crate::{Error, grade, hash, provenance};
 
 /// Part of every record's key.
-const SYNTH_VERSION: u32 = 1;
+const SYNTH_VERSION: u32 = 2;
 
 /// A suite with a bug in it may take this many times longer than without.
 const PATIENCE: f64 = 10.0;
@@ -77,8 +79,7 @@ pub struct Bug {
     pub path: String,
     /// What is broken.
     pub mutation: Mutation,
-    /// Test files, those that cover it best first; empty where tests cannot
-    /// be chosen by file.
+    /// Test files that cover it; empty where tests cannot be chosen by file.
     files: Vec<String>,
     /// What its record is found by.
     pub key: String,
@@ -96,6 +97,10 @@ pub struct Codebase {
     scratch: PathBuf,
     baseline: Baseline,
     sets: Mutex<HashMap<Vec<String>, Slot<Arc<Set>>>>,
+    /// Mutants of test files: they are of the codebase, not of a bug.
+    twins: Mutex<HashMap<String, Slot<Option<Twin>>>>,
+    /// Whether a task of this codebase withstands tampering.
+    proven: Slot<()>,
 }
 
 /// A value that is made once, or why it cannot be; whoever comes while it is
@@ -108,10 +113,8 @@ struct Set {
     gold: BTreeMap<String, Status>,
     grading: grade::Options,
     warm: Warm,
-    /// Per test file: the mutated text, and the tests that must fail.
-    twins: Mutex<HashMap<String, Slot<Option<Twin>>>>,
-    /// Whether a task of these tests withstands tampering.
-    proven: Slot<()>,
+    /// The run that made it warm.
+    cold: TestRun,
 }
 
 impl Codebase {
@@ -166,6 +169,8 @@ impl Codebase {
             scratch: scratch.to_owned(),
             baseline,
             sets: Mutex::default(),
+            twins: Mutex::default(),
+            proven: Slot::default(),
         }))
     }
 
@@ -245,7 +250,7 @@ impl Codebase {
         hash(parts.to_string().as_bytes())[..24].to_owned()
     }
 
-    /// The test files that cover a mutation, best first.
+    /// The test files that cover a mutation best.
     fn files_of(
         &self,
         covered: &BTreeMap<u32, Vec<u32>>,
@@ -271,7 +276,9 @@ impl Codebase {
         let mut files: Vec<(String, usize)> = counts.into_iter().collect();
         files.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         files.truncate(self.options.test_files.max(1));
-        files.into_iter().map(|(file, _)| file).collect()
+        // The same files are the same tests, whichever covers more.
+        let files: BTreeSet<String> = files.into_iter().map(|(file, _)| file).collect();
+        files.into_iter().collect()
     }
 
     /// Tries a bug.
@@ -293,21 +300,44 @@ impl Codebase {
             .apply(&text)
             .map_err(|e| Error::bug(format!("{}: {e}", bug.path)))?;
         let set = self.set(&bug.files)?;
-        let change = BTreeMap::from([(bug.path.clone(), broken.clone())]);
-        let first = set.warm.observe(&set.grading, &change)?;
-        finished(&first, &set.grading)?;
-        let quick = split(&set.gold, &[&first]);
-        usable(&quick.0, &quick.1)?;
+        let first = self.first_look(&set, bug, &text, &broken)?;
 
         let mut instance = self.instance(bug, &set, &text, &broken);
         let trial = self.trial(&set);
-        let second = trial.grader(&instance).observe(Look::default())?;
-        finished(&second, &set.grading)?;
-        let (fail_to_pass, pass_to_pass, flaky) = split(&set.gold, &[&first, &second]);
+        let fresh = |instance: &Instance| -> Result<Observation, Stop> {
+            let mode = Mode {
+                explain: Some(1),
+                ..Mode::default()
+            };
+            let look = Look {
+                mode,
+                ..Look::default()
+            };
+            let seen = trial.grader(instance).observe(look)?;
+            finished(&seen, &set.grading)?;
+            Ok(seen)
+        };
+        let second = fresh(&instance)?;
+        let mut lists = split(&set.gold, &first, &[&second]);
+        if lists.once {
+            lists = split(&set.gold, &first, &[&second, &fresh(&instance)?]);
+        }
+        let Lists {
+            fail_to_pass,
+            pass_to_pass,
+            flaky,
+            ..
+        } = lists;
         if fail_to_pass.is_empty() && !flaky.is_empty() {
             return Err(Rejection::new(Reason::OnlyFlaky, flaky.join(", ")).into());
         }
-        usable(&fail_to_pass, &pass_to_pass)?;
+        if fail_to_pass.is_empty() {
+            return Err(unnoticed().into());
+        }
+        if pass_to_pass.is_empty() {
+            let detail = "no test still passes";
+            return Err(Rejection::new(Reason::NoPassToPass, detail).into());
+        }
         let listed = |id: &String| !flaky.contains(id);
         instance.gold_status = Some(
             set.gold
@@ -322,15 +352,147 @@ impl Codebase {
         if !self.options.visible_tests {
             self.hide_tests(&mut instance)?;
         }
+        self.check(&set, &instance, bug, &broken)?;
         if self.options.validate.twins {
-            instance.mutants = self.twins(&set, &trial, &instance)?;
+            instance.mutants = self.twins(&instance)?;
         }
         if self.options.validate.cheats {
-            // One task stands for all with these tests: their trees differ
-            // in the bug alone.
-            once(&set.proven, || trial.prove(&instance, &|_| {}).map(|_| ()))?;
+            // One task stands for all of the codebase: their trees differ in
+            // the bug alone.
+            once(&self.proven, || self.prove(&instance))?;
         }
+        provenance::describe(&self.environment, &mut instance);
         Ok(instance)
+    }
+
+    /// The tests that run what the bug changed, quickly; a bug that none of
+    /// them notices falls out.
+    fn first_look(
+        &self,
+        set: &Set,
+        bug: &Bug,
+        text: &str,
+        broken: &str,
+    ) -> Result<BTreeMap<String, Option<Status>>, Stop> {
+        let functions = mutate::functions(text).unwrap_or_default();
+        let covered = self.baseline.functions.get(&bug.path);
+        let asked: BTreeSet<String> = functions
+            .iter()
+            .filter(|f| bug.mutation.functions.contains(&f.id))
+            .flat_map(|f| covered.into_iter().flat_map(|lines| tests_of(lines, f)))
+            .map(|number| &self.baseline.tests[number as usize])
+            .filter(|id| set.gold.get(*id) == Some(&Status::Passed))
+            .cloned()
+            .collect();
+        let change = BTreeMap::from([(bug.path.clone(), broken.to_owned())]);
+        let mode = Mode {
+            only: Some(&asked),
+            explain: Some(0),
+            ..Mode::default()
+        };
+        let mut seen = set.warm.observe(&set.grading, &change, mode)?;
+        if seen.tests.is_empty() {
+            // The runner may know them by other names.
+            let mode = Mode { only: None, ..mode };
+            seen = set.warm.observe(&set.grading, &change, mode)?;
+        }
+        finished(&seen, &set.grading)?;
+        let first: BTreeMap<String, Option<Status>> = asked
+            .into_iter()
+            .map(|id| {
+                let status = seen.tests.get(&id).cloned();
+                (id, status)
+            })
+            .collect();
+        if first.values().any(failed) {
+            Ok(first)
+        } else {
+            Err(unnoticed().into())
+        }
+    }
+
+    /// What a graded run of gold and of the base would say, from the runs that
+    /// were made: gold composes to the codebase without the bug, byte for
+    /// byte, the base to the one with it, and the verdict on the former's run
+    /// is that it resolves.
+    fn check(&self, set: &Set, instance: &Instance, bug: &Bug, broken: &str) -> Result<(), Stop> {
+        let trial = self.trial(set);
+        let grader = trial.grader(instance);
+        let tree = set.environment.tree();
+        for (patch, expected) in [(&*instance.patch, None), ("", Some(broken))] {
+            let composed = match grader.compose(patch) {
+                Ok(composed) => composed,
+                Err(e) => return Err(Rejection::new(Reason::PatchFails, e.to_string()).into()),
+            };
+            let mut left = Vec::new();
+            for (path, entry) in composed.delta {
+                let before = tree.read(&path).map_err(|e| Error::io(&path, e))?;
+                let mine = path == bug.path && expected.is_some();
+                let same = match &entry {
+                    Some(entry) if mine => {
+                        Some(entry.bytes.as_slice()) == expected.map(str::as_bytes)
+                    }
+                    entry => *entry == before,
+                };
+                if !same {
+                    left.push(path);
+                }
+            }
+            if !left.is_empty() {
+                let detail = format!("the patches do not fit together: {}", left.join(", "));
+                return Err(Rejection::new(Reason::PatchFails, detail).into());
+            }
+        }
+        let gold = instance.gold_status.clone().unwrap_or_default();
+        let signs = set.cold.report.as_ref().map(Signs::of);
+        let expect = Expectation::Recorded(&gold);
+        let verdict = grader.judge(grader.parser()?, &set.cold, expect, signs.as_ref(), None);
+        if verdict.outcome.resolved() {
+            return Ok(());
+        }
+        let detail = verdict.outcome.name();
+        Err(Rejection::new(Reason::GoldFails, detail)
+            .with_log(&set.cold.log)
+            .into())
+    }
+
+    /// Grades gold, base and tampering patches for real, with the smallest
+    /// test file that notices the bug.
+    fn prove(&self, instance: &Instance) -> Result<(), Stop> {
+        let framework = self.environment.meta.recipe.framework;
+        let file = |id: &String| test_file(id, framework, &self.environment.files);
+        let mut sizes: BTreeMap<String, usize> = BTreeMap::new();
+        for path in instance.tests().filter_map(file) {
+            *sizes.entry(path).or_default() += 1;
+        }
+        let noticing: BTreeSet<String> = instance.fail_to_pass.iter().filter_map(file).collect();
+        let smallest = noticing.into_iter().min_by_key(|path| sizes[path]);
+        let mut instance = instance.clone();
+        let set = match smallest {
+            Some(path) => {
+                let set = self.set(std::slice::from_ref(&path))?;
+                let of = |ids: &TestIds| {
+                    let kept = ids.iter().filter(|id| {
+                        file(id).as_ref() == Some(&path) && set.gold.contains_key(*id)
+                    });
+                    TestIds(kept.cloned().collect())
+                };
+                instance.fail_to_pass = of(&instance.fail_to_pass);
+                instance.pass_to_pass = of(&instance.pass_to_pass);
+                instance.gold_status = Some(set.gold.clone());
+                if let Some(mutants) = &mut instance.mutants {
+                    mutants.files.retain(|name, _| *name == path);
+                    mutants
+                        .must_fail
+                        .retain(|id| file(id).as_ref() == Some(&path));
+                }
+                instance.mutants = instance.mutants.filter(|m| !m.must_fail.is_empty());
+                set
+            }
+            None => self.set(&[])?,
+        };
+        instance.test_command = Some(set.environment.test_command.clone());
+        self.trial(&set).prove(&instance, &|_| {}).map(|_| ())
     }
 
     fn instance(&self, bug: &Bug, set: &Set, text: &str, broken: &str) -> Instance {
@@ -392,10 +554,11 @@ impl Codebase {
             scratch: &self.scratch,
         };
         let grader = trial.grader(&self.seed);
-        let cold = grader.observe(Look::default())?;
+        let (warm, ran) = Warm::new(self.environments.shared_backend(), &grader)?;
+        let run = ran.run.clone();
+        let cold = observation(ran, grader.parser()?);
         finished(&cold, grading)?;
-        let warm = Warm::new(self.environments.shared_backend(), &grader)?;
-        let again = warm.observe(grading, &BTreeMap::new())?;
+        let again = warm.observe(grading, &BTreeMap::new(), Mode::default())?;
         finished(&again, grading)?;
         let gold: BTreeMap<String, Status> = cold
             .tests
@@ -416,8 +579,7 @@ impl Codebase {
             gold,
             grading,
             warm,
-            twins: Mutex::default(),
-            proven: Slot::default(),
+            cold: run,
         })
     }
 
@@ -487,12 +649,7 @@ impl Codebase {
 
     /// Mutants of the hidden test files. A file's are made once, without a
     /// bug, for all tasks that share it.
-    fn twins(
-        &self,
-        set: &Set,
-        trial: &Trial<'_>,
-        instance: &Instance,
-    ) -> Result<Option<Mutants>, Stop> {
+    fn twins(&self, instance: &Instance) -> Result<Option<Mutants>, Stop> {
         let mut mutants = Mutants {
             schema: 1,
             files: BTreeMap::new(),
@@ -504,10 +661,10 @@ impl Codebase {
             .unwrap_or_default();
         for path in paths {
             let slot = {
-                let mut twins = set.twins.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut twins = self.twins.lock().unwrap_or_else(PoisonError::into_inner);
                 twins.entry(path.clone()).or_default().clone()
             };
-            let Some((text, must_fail)) = once(&slot, || self.twin_of(set, trial, &path))? else {
+            let Some((text, must_fail)) = once(&slot, || self.twin_of(&path))? else {
                 continue;
             };
             let mine = must_fail.into_iter().filter(|id| listed.contains(id));
@@ -518,25 +675,19 @@ impl Codebase {
         Ok((!mutants.must_fail.is_empty()).then_some(mutants))
     }
 
-    fn twin_of(&self, set: &Set, trial: &Trial<'_>, path: &str) -> Result<Option<Twin>, Stop> {
+    fn twin_of(&self, path: &str) -> Result<Option<Twin>, Stop> {
         let Some(text) = self.text(path)? else {
             return Ok(None);
         };
-        let framework = self.environment.meta.recipe.framework;
-        let files = &self.environment.files;
-        let tests: TestIds = set
-            .gold
-            .iter()
-            .filter(|(id, status)| {
-                **status == Status::Passed
-                    && test_file(id, framework, files).as_deref() == Some(path)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
+        let set = self.set(&[path.to_owned()])?;
+        let passing = set.gold.iter().filter(|(_, s)| **s == Status::Passed);
+        let tests: TestIds = passing.map(|(id, _)| id.clone()).collect();
         let mut instance = self.seed.clone();
         instance.fail_to_pass = tests;
         let hidden = BTreeMap::from([(path.to_owned(), text)]);
-        let (made, _) = validate::mutants_of(trial, &instance, &hidden)?;
+        let (made, _) = validate::mutants_of(&instance, &hidden, &mut |files, mode| {
+            set.warm.observe(&set.grading, files, mode)
+        })?;
         Ok(made.and_then(|mut made| Some((made.files.remove(path)?, made.must_fail))))
     }
 }
@@ -583,38 +734,47 @@ fn package_of(seed: &Instance) -> &str {
 }
 
 /// FAIL_TO_PASS, PASS_TO_PASS, and what is neither because runs disagree.
+struct Lists {
+    fail_to_pass: TestIds,
+    pass_to_pass: TestIds,
+    flaky: Vec<String>,
+    /// Whether a test was seen to fail only once, and in its only run.
+    once: bool,
+}
+
+/// `first`: the tests of the first look, `None` where one is missing; `fresh`:
+/// runs of all tests.
 fn split(
     gold: &BTreeMap<String, Status>,
-    runs: &[&Observation],
-) -> (TestIds, TestIds, Vec<String>) {
-    let (mut fail, mut pass, mut flaky) = (Vec::new(), Vec::new(), Vec::new());
+    first: &BTreeMap<String, Option<Status>>,
+    fresh: &[&Observation],
+) -> Lists {
+    let (mut fail, mut pass, mut flaky, mut once) = (Vec::new(), Vec::new(), Vec::new(), false);
     for (id, _) in gold.iter().filter(|(_, s)| **s == Status::Passed) {
-        let passed = |run: &&Observation| run.tests.get(id) == Some(&Status::Passed);
-        let failed = |run: &&Observation| {
-            matches!(
-                run.tests.get(id),
-                None | Some(Status::Failed | Status::Error)
-            )
-        };
-        if runs.iter().all(passed) {
+        let mut seen: Vec<Option<Status>> =
+            fresh.iter().map(|run| run.tests.get(id).cloned()).collect();
+        seen.extend(first.get(id).cloned());
+        if seen.iter().all(|status| *status == Some(Status::Passed)) {
             pass.push(id.clone());
-        } else if runs.iter().all(failed) {
+        } else if seen.iter().all(failed) {
+            once |= seen.len() == 1;
             fail.push(id.clone());
         } else {
             flaky.push(id.clone());
         }
     }
-    (TestIds(fail), TestIds(pass), flaky)
+    Lists {
+        fail_to_pass: TestIds(fail),
+        pass_to_pass: TestIds(pass),
+        flaky,
+        once,
+    }
 }
 
-fn usable(fail_to_pass: &[String], pass_to_pass: &[String]) -> Result<(), Rejection> {
-    if fail_to_pass.is_empty() {
-        let detail = "no test notices";
-        return Err(Rejection::new(Reason::NoFailToPass, detail));
-    }
-    if pass_to_pass.is_empty() {
-        let detail = "no test still passes";
-        return Err(Rejection::new(Reason::NoPassToPass, detail));
-    }
-    Ok(())
+fn failed(status: &Option<Status>) -> bool {
+    matches!(status, None | Some(Status::Failed | Status::Error))
+}
+
+fn unnoticed() -> Rejection {
+    Rejection::new(Reason::NoFailToPass, "no test notices")
 }

@@ -31,11 +31,11 @@ pub(crate) use twins::mutants_of;
 
 use crate::environment::{Environment, Environments, TESTBED};
 use crate::grade::{self, GoldRecord, Grader};
-use crate::observe::{Look, Observation};
-use crate::{Error, compose};
+use crate::observe::{Look, Mode, Observation};
+use crate::{Error, compose, provenance};
 
 /// Part of every record's key: a new way to validate makes new records.
-pub const VALIDATOR_VERSION: u32 = 1;
+pub const VALIDATOR_VERSION: u32 = 2;
 
 /// How to validate.
 #[derive(Debug, Clone)]
@@ -320,6 +320,7 @@ impl Trial<'_> {
         };
         let cheats = self.prove(&instance, on_step)?;
         self.check_history(&instance)?;
+        provenance::describe(self.environment, &mut instance);
         let least = |values: Vec<f64>| values.into_iter().reduce(f64::min);
         let measured = Measured {
             dropped,
@@ -341,9 +342,14 @@ impl Trial<'_> {
         reverse: bool,
         log: &mut String,
     ) -> Result<Observation, Stop> {
+        let mode = Mode {
+            reverse,
+            explain: Some(1),
+            ..Mode::default()
+        };
         let seen = grader.observe(Look {
             patch,
-            reverse,
+            mode,
             ..Look::default()
         })?;
         log.clone_from(&seen.log);

@@ -9,7 +9,7 @@ use swegym_forge::twin::{self, Alternative};
 
 use super::{Stop, Trial};
 use crate::Error;
-use crate::observe::{Look, Observation};
+use crate::observe::{Look, Mode, Observation};
 
 /// Alternatives of a test that are tried, one run each.
 const ROUNDS: usize = 5;
@@ -54,16 +54,25 @@ pub(crate) fn mutants(
     instance: &Instance,
 ) -> Result<(Option<Mutants>, TwinReport), Stop> {
     let texts = hidden_files(trial, instance)?;
-    mutants_of(trial, instance, &texts)
+    mutants_of(instance, &texts, &mut |files, mode| {
+        trial.grader(instance).observe(Look {
+            patch: &instance.patch,
+            mutants: Some(files),
+            mode,
+        })
+    })
 }
+
+/// Runs the gold patch over the tests with other files.
+type Run<'r> = dyn FnMut(&BTreeMap<String, String>, Mode<'_>) -> Result<Observation, Error> + 'r;
 
 /// Rewrites the expectations of the listed tests in some files, runs the gold
 /// patch over them, and keeps what fails in its call. `None` where nothing
 /// does.
 pub(crate) fn mutants_of(
-    trial: &Trial<'_>,
     instance: &Instance,
     texts: &BTreeMap<String, String>,
+    run: &mut Run<'_>,
 ) -> Result<(Option<Mutants>, TwinReport), Stop> {
     let mut report = TwinReport {
         listed: instance.tests().count(),
@@ -71,11 +80,27 @@ pub(crate) fn mutants_of(
         ..TwinReport::default()
     };
     let mut functions = functions_of(texts, instance, &mut report);
+    let mut look = |files: &BTreeMap<String, String>, only: Option<&BTreeSet<String>>| {
+        report.runs += 1;
+        let mode = Mode {
+            only,
+            explain: Some(0),
+            ..Mode::default()
+        };
+        run(files, mode)
+    };
+    // The last composition whose tests were all run, with what they did.
+    let mut whole: Option<(BTreeMap<String, String>, Observation)> = None;
     for round in 0..ROUNDS {
         let Some(files) = compose(texts, &functions, Some(round)) else {
             break;
         };
-        let seen = run(trial, instance, &files, &mut report)?;
+        let open: BTreeSet<String> = functions
+            .iter()
+            .filter(|f| !f.settled() && round < f.alternatives.len())
+            .flat_map(|f| f.ids.iter().cloned())
+            .collect();
+        let seen = look(&files, (round > 0).then_some(&open))?;
         for function in functions.iter_mut().filter(|f| !f.settled()) {
             if round >= function.alternatives.len() {
                 continue;
@@ -85,11 +110,17 @@ pub(crate) fn mutants_of(
                 function.best = Some((round, fail));
             }
         }
+        if round == 0 {
+            whole = Some((files, seen));
+        }
     }
     let Some(files) = compose(texts, &functions, None) else {
         return Ok((None, report));
     };
-    let seen = run(trial, instance, &files, &mut report)?;
+    let seen = match whole {
+        Some((same, seen)) if same == files => seen,
+        _ => look(&files, None)?,
+    };
     let chosen = functions.iter().filter(|f| f.best.is_some());
     let ids: BTreeSet<&String> = chosen
         .flat_map(|f| &f.ids)
@@ -215,20 +246,6 @@ fn compose(
         }
     }
     (fresh && !files.is_empty()).then_some(files)
-}
-
-fn run(
-    trial: &Trial<'_>,
-    instance: &Instance,
-    files: &BTreeMap<String, String>,
-    report: &mut TwinReport,
-) -> Result<Observation, Error> {
-    report.runs += 1;
-    trial.grader(instance).observe(Look {
-        patch: &instance.patch,
-        mutants: Some(files),
-        ..Look::default()
-    })
 }
 
 fn fails(seen: &Observation, id: &str) -> bool {
