@@ -22,7 +22,7 @@ const NEEDS: &[(&str, Unsupported)] = &[
     ("entries_in_the_root_directory", Unsupported::RootEntries),
     ("mounts_are_nosuid", Unsupported::NosuidMounts),
     ("attack_disk_fill", Unsupported::TotalWrites),
-    ("attack_inode_fill", Unsupported::TotalWrites),
+    ("attack_inode_fill", Unsupported::TotalFiles),
 ];
 
 /// Every check for every engine; ignored where it cannot run, with the reason
