@@ -13,6 +13,12 @@ use tar::{Builder, EntryType, Header};
 
 use super::USER;
 
+/// Block of a file system.
+const BLOCK: u64 = 4096;
+/// Most that a name and an inode take up in btrfs, whose trees are half full
+/// at worst.
+const ENTRY: u64 = 1024;
+
 /// Entries of the merged tree: path below the root to the file of a layer.
 #[derive(Debug)]
 pub struct Tree(BTreeMap<PathBuf, Entry>);
@@ -138,6 +144,23 @@ impl Tree {
             }
         }
         archive.into_inner()?.flush()
+    }
+
+    /// What a copy of it takes up in a file system, metadata included: rather
+    /// too much than too little.
+    pub fn size(&self) -> u64 {
+        let mut counted = HashSet::new();
+        let entries = self.0.values().filter(|entry| entry.is_archived());
+        let sizes = entries.map(|Entry { metadata, .. }| {
+            let again = metadata.nlink() > 1 && !counted.insert((metadata.dev(), metadata.ino()));
+            let content = match metadata.len() {
+                _ if !metadata.is_file() || again => 0,
+                // A small one may be stored in a tree that is half full.
+                length => (2 * length).min(length.next_multiple_of(BLOCK)),
+            };
+            content + ENTRY
+        });
+        sizes.sum()
     }
 
     /// A name for the contents.

@@ -5,6 +5,7 @@
 mod cgroup;
 mod image;
 mod process;
+mod quota;
 mod sandbox;
 mod seccomp;
 mod session;
@@ -24,6 +25,7 @@ use swegym_core::{Backend, Sandbox, SandboxError, SandboxSpec, SnapshotId};
 
 use image::Tree;
 use process::{Finished, Running};
+use quota::{Quota, Storage};
 use sandbox::{ContainerSandbox, Origin};
 
 /// Uid and gid of commands inside.
@@ -63,6 +65,8 @@ impl Kind {
 pub enum Unsupported {
     /// [`swegym_core::Limits::disk`] for all files together.
     TotalWrites,
+    /// A limit of the number of files.
+    TotalFiles,
     /// [`swegym_core::Limits::memory`] for all processes together.
     TotalMemory,
     /// Writable binds of what the user inside does not own; such specs are
@@ -82,7 +86,13 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TotalWrites => {
-                "the size of all writes is not limited, only that of each file and of /dev/shm"
+                "the size of all writes is not limited, only that of each file and of /dev/shm; \
+                 quotas of the engine's storage would: podman on overlay over XFS mounted with \
+                 pquota, docker on the same or on btrfs with `btrfs quota enable`"
+            }
+            Self::TotalFiles => {
+                "the number of files is not limited; podman on overlay over XFS mounted with \
+                 pquota can, and so can docker on btrfs with `btrfs quota enable`"
             }
             Self::TotalMemory => {
                 "the memory of all processes is not limited, only that of each: it has no cgroups"
@@ -153,11 +163,16 @@ impl ContainerBackend {
     /// What sandboxes of this engine do without.
     pub fn unsupported(&self) -> Vec<Unsupported> {
         let mut missing = vec![
-            Unsupported::TotalWrites,
             Unsupported::RootEntries,
             Unsupported::NosuidMounts,
             Unsupported::CpuTime,
         ];
+        if self.0.quota.is_none() {
+            missing.push(Unsupported::TotalWrites);
+        }
+        if !self.0.quota.as_ref().is_some_and(|quota| quota.files) {
+            missing.push(Unsupported::TotalFiles);
+        }
         if !self.0.counts.memory {
             missing.push(Unsupported::TotalMemory);
         }
@@ -229,15 +244,21 @@ impl ContainerBackend {
             program: program.to_owned(),
             rootless: false,
             counts: Counts::default(),
+            quota: None,
             profiles: [profile(false)?, profile(true)?],
             images: Mutex::default(),
             snapshots: Mutex::default(),
         };
         let format = match kind {
             Kind::Podman => {
-                "{{.Host.Security.Rootless}} {{.Host.CgroupsVersion}} {{.Host.CgroupControllers}}"
+                "{{.Host.Security.Rootless}} {{.Host.CgroupsVersion}} {{.Host.CgroupControllers}}\n\
+                 {{.Store.GraphDriverName}}\n{{json .Store.GraphStatus}}\n\
+                 {{json .Store.GraphOptions}}"
             }
-            Kind::Docker => "{{.MemoryLimit}} {{.PidsLimit}} {{.SecurityOptions}}",
+            Kind::Docker => {
+                "{{.MemoryLimit}} {{.PidsLimit}} {{.SecurityOptions}}\n\
+                 {{.Driver}}\n{{json .DriverStatus}}"
+            }
         };
         let answer = engine
             .ask("ask for its state", ["info", "--format", format])
@@ -247,7 +268,8 @@ impl ContainerBackend {
                     kind.name()
                 ))
             })?;
-        let words: Vec<&str> = answer
+        let (state, storage) = answer.split_once('\n').unwrap_or((&answer, ""));
+        let words: Vec<&str> = state
             .split([' ', '[', ']', '\n'])
             .filter(|word| !word.is_empty())
             .collect();
@@ -269,13 +291,14 @@ impl ContainerBackend {
                 },
             ),
             Kind::Docker => (
-                answer.contains("rootless"),
+                state.contains("rootless"),
                 Counts {
                     memory: words.first() == Some(&"true"),
                     processes: words.get(1) == Some(&"true"),
                 },
             ),
         };
+        engine.quota = quota::find(&engine, &Storage::parse(storage));
         Ok(Self(Arc::new(engine)))
     }
 }
@@ -417,6 +440,8 @@ struct Engine {
     program: OsString,
     rootless: bool,
     counts: Counts,
+    /// How all writes of a container are limited, if they can be.
+    quota: Option<Quota>,
     /// System-call filters: for sandboxes that write to themselves only, and
     /// to directories of the host too.
     profiles: [tempfile::TempPath; 2],

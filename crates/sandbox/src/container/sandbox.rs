@@ -18,6 +18,7 @@ use swegym_core::{
 use super::cgroup::MemoryGroup;
 use super::image::Tree;
 use super::process::{self, Finished, Next, OutputOf, Running, Source};
+use super::quota::Quota;
 use super::session::ContainerSession;
 use super::{Engine, Image, KEEPER, Kind, LABEL, QUICK, SLOW, USER, lock, random_name};
 use crate::capture::Capture;
@@ -218,6 +219,9 @@ impl Handle {
             step: step.to_owned(),
             source,
         };
+        if let Some((_, quota)) = limit_of_writes(engine, &origin.spec) {
+            quota.check().map_err(|e| failed("limit all writes", e))?;
+        }
         let name = random_name().map_err(|e| failed("make a name", e))?;
         let name = format!("swegym-{}-{name}", std::process::id());
         let args = run_args(engine, origin, &name);
@@ -439,6 +443,9 @@ fn run_args(engine: &Engine, origin: &Origin, name: &str) -> Vec<OsString> {
     if let Some(bytes) = limits.disk {
         args.push(format!("--shm-size={bytes}").into());
     }
+    if let Some((bytes, quota)) = limit_of_writes(engine, spec) {
+        args.extend(quota.args(bytes, || origin.tree.size()));
+    }
     for bind in &spec.binds {
         args.push("-v".into());
         args.push(bind_arg(engine, bind));
@@ -449,6 +456,13 @@ fn run_args(engine: &Engine, origin: &Origin, name: &str) -> Vec<OsString> {
     args.push(origin.image.reference.clone().into());
     args.extend(["/bin/bash", "-p", "-c", KEEP].map(OsString::from));
     args
+}
+
+/// How much a container may write at all, and how it is told so.
+fn limit_of_writes<'a>(engine: &'a Engine, spec: &SandboxSpec) -> Option<(u64, &'a Quota)> {
+    // A directory of the host has no such limit on any backend.
+    let limit = spec.limits.disk.filter(|_| spec.upper == Upper::Memory);
+    limit.zip(engine.quota.as_ref())
 }
 
 /// What only podman can be told.
@@ -941,6 +955,8 @@ fn complaint_error(finished: &Finished) -> io::Error {
         ("File exists", ErrorKind::NotADirectory),
         ("Read-only file system", ErrorKind::ReadOnlyFilesystem),
         ("No space left on device", ErrorKind::StorageFull),
+        // The limit is the sandbox's disk.
+        ("Disk quota exceeded", ErrorKind::StorageFull),
         ("File too large", ErrorKind::FileTooLarge),
     ];
     let kind = kinds

@@ -1,14 +1,14 @@
 //! Runs the conformance suite on podman, and on docker where its daemon runs.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libtest_mimic::{Failed, Trial};
-use swegym_core::{Backend as _, SandboxSpec};
+use swegym_core::{Backend as _, SandboxError, SandboxSpec};
 use swegym_sandbox::conformance::{Check, Fixture, checks};
 use swegym_sandbox::{ContainerBackend, Unsupported};
 
@@ -22,7 +22,7 @@ const NEEDS: &[(&str, Unsupported)] = &[
     ("entries_in_the_root_directory", Unsupported::RootEntries),
     ("mounts_are_nosuid", Unsupported::NosuidMounts),
     ("attack_disk_fill", Unsupported::TotalWrites),
-    ("attack_inode_fill", Unsupported::TotalWrites),
+    ("attack_inode_fill", Unsupported::TotalFiles),
 ];
 
 /// Every check for every engine; ignored where it cannot run, with the reason
@@ -60,19 +60,72 @@ pub fn trials() -> Vec<Trial> {
             );
         }
     }
+    trials.extend(quota_trials());
     trials
+}
+
+/// Checks that storage with quotas makes a difference to.
+const ON_QUOTAS: &[&str] = &[
+    "attack_disk_fill",
+    "attack_inode_fill",
+    "snapshot_and_restore",
+];
+
+/// A few checks for a docker of the tests whose storage has quotas.
+fn quota_trials() -> Vec<Trial> {
+    let missing = quotas_missing();
+    if let Some(missing) = &missing {
+        loudly(&format!(
+            "docker with quotas cannot run here, its checks are skipped: {missing}"
+        ));
+    }
+    let mut trials = vec![
+        Trial::test("docker_quota::full", || full(quota_docker().as_ref()?)),
+        Trial::test("docker_quota::layers_do_not_count", || {
+            layers_do_not_count(quota_docker().as_ref()?)
+        }),
+    ];
+    let checks = checks().into_iter();
+    let checks = checks.filter(|check| ON_QUOTAS.contains(&check.name));
+    trials.extend(checks.map(|check| {
+        Trial::test(format!("docker_quota::{}", check.name), move || {
+            run(quota_docker().as_ref()?, check)
+        })
+    }));
+    let ignored = missing.is_some();
+    let trials = trials.into_iter();
+    trials.map(|t| t.with_ignored_flag(ignored)).collect()
+}
+
+/// Why there can be no docker with quotas here, if so.
+fn quotas_missing() -> Option<String> {
+    if !is_root() {
+        return Some("it needs root".to_owned());
+    }
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !known.lines().any(|line| line.trim() == "btrfs") {
+        return Some("the kernel has no btrfs".to_owned());
+    }
+    let found = |program: &&str| {
+        let found = Command::new(program).arg("--version").output();
+        found.is_ok_and(|output| output.status.success())
+    };
+    let needed = ["docker", "dockerd", "containerd", "runc", "mkfs.btrfs"];
+    let absent = needed.iter().find(|program| !found(program))?;
+    Some(format!("no {absent}"))
 }
 
 type Started = &'static Result<Engine, String>;
 
 static PODMAN: OnceLock<Result<Engine, String>> = OnceLock::new();
 static DOCKER: OnceLock<Result<Engine, String>> = OnceLock::new();
+static QUOTA_DOCKER: OnceLock<Result<Engine, String>> = OnceLock::new();
 
 /// A backend, and what it lives on.
 struct Engine {
     backend: ContainerBackend,
     home: Option<PathBuf>,
-    /// Keeps the engine's mounts.
+    /// Keeps the engine's mounts, and its daemon if it has one.
     namespace: Option<Mutex<Child>>,
 }
 
@@ -145,6 +198,133 @@ fn docker() -> Started {
         })
     })
 }
+
+/// What is full says so, and has room again afterwards.
+fn full(engine: &Engine) -> Result<(), Failed> {
+    let mut spec = base()?.clone();
+    spec.limits.disk = Some(8 << 20);
+    let mut sandbox = engine.backend.create(&spec)?;
+    let (first, second) = (Path::new("/tmp/first"), Path::new("/tmp/second"));
+    let half = vec![1; 5 << 20];
+    sandbox.write(first, &half, false)?;
+    let refused = sandbox.write(second, &half, false);
+    let full = matches!(&refused, Err(SandboxError::File { source, .. })
+        if source.kind() == ErrorKind::StorageFull);
+    if !full {
+        return Err(format!("10 MiB into 8: {refused:?}").into());
+    }
+    sandbox.exec(&swegym_core::Command::shell("rm /tmp/first /tmp/second"))?;
+    sandbox.write(second, &half, false)?;
+    // Without a limit there is none.
+    spec.limits.disk = None;
+    let mut sandbox = engine.backend.create(&spec)?;
+    sandbox.write(first, &vec![1; 64 << 20], false)?;
+    Ok(())
+}
+
+/// The limit is one of writes, whatever the layers hold.
+fn layers_do_not_count(engine: &Engine) -> Result<(), Failed> {
+    let place = Place::new()?;
+    let mut spec = base()?.clone();
+    let small = place.path().join("layer/opt/small");
+    fs::create_dir_all(&small)?;
+    fs::write(place.path().join("layer/opt/large"), vec![1; 24 << 20])?;
+    for file in 0..2000 {
+        fs::write(small.join(file.to_string()), vec![b'x'; file])?;
+    }
+    spec.layers.insert(0, place.path().join("layer"));
+    spec.limits.disk = Some(8 << 20);
+    let mut sandbox = engine.backend.create(&spec)?;
+    sandbox.write(Path::new("/tmp/fits"), &vec![1; 7 << 20], false)?;
+    // Some is estimated, by no more than the files are many.
+    let more = sandbox.write(Path::new("/tmp/more"), &vec![1; 7 << 20], false);
+    match more {
+        Err(_) => Ok(()),
+        Ok(()) => Err("14 MiB fitted into 8".into()),
+    }
+}
+
+/// A docker daemon of the tests, its storage a btrfs in a file. All of it ends
+/// with this process, however that ends.
+fn quota_docker() -> Started {
+    QUOTA_DOCKER.get_or_init(|| start_quota_docker().map_err(|e| e.to_string()))
+}
+
+fn start_quota_docker() -> Result<Engine, Box<dyn std::error::Error>> {
+    let home = std::env::temp_dir().join(format!("swegym-docker-{}", std::process::id()));
+    fs::create_dir_all(home.join("storage"))?;
+    let shell = Command::new("unshare")
+        .args(["-m", "sh", "-c", DAEMON])
+        .arg(&home)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let daemon = shell.and_then(|mut child| {
+        let mut said = [0; 6];
+        let stdout = child.stdout.take();
+        let answer = stdout.map_or(Ok(()), |mut out| out.read_exact(&mut said));
+        let daemon = Mutex::new(child);
+        match answer {
+            Ok(()) => Ok(daemon),
+            Err(e) => {
+                end(&daemon);
+                Err(e)
+            }
+        }
+    });
+    let backend = daemon.and_then(|daemon| {
+        let wrapper = home.join("docker-for-tests");
+        let script = format!(
+            "#!/bin/sh\nexec docker -H 'unix://{}/socket' \"$@\"\n",
+            home.display()
+        );
+        fs::write(&wrapper, script)?;
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+        match ContainerBackend::program(&wrapper) {
+            Ok(backend) => Ok((backend, daemon)),
+            Err(e) => {
+                end(&daemon);
+                Err(std::io::Error::other(e.to_string()))
+            }
+        }
+    });
+    match backend {
+        Ok((backend, daemon)) => Ok(Engine {
+            backend,
+            home: Some(home),
+            namespace: Some(daemon),
+        }),
+        Err(e) => {
+            let log = fs::read_to_string(home.join("log")).unwrap_or_default();
+            let last = log.trim().lines().last().unwrap_or_default().to_owned();
+            let _ = fs::remove_dir_all(&home);
+            Err(format!("{e}: {last}").into())
+        }
+    }
+}
+
+/// Ends what waits for its stdin to end.
+fn end(child: &Mutex<Child>) {
+    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(child.stdin.take());
+    let _ = child.wait();
+}
+
+/// The mount is the namespace's, and the loop device goes with it.
+const DAEMON: &str = "set -e; exec 2>>\"$0/log\"; cd /; \
+    [ ! -d /sys/fs/cgroup/unified ] || umount /sys/fs/cgroup/unified; \
+    truncate -s 4G \"$0/image\"; mkfs.btrfs -q \"$0/image\" >&2; mount -o loop \"$0/image\" \"$0/storage\"; \
+    btrfs quota enable \"$0/storage\"; btrfs quota rescan -w \"$0/storage\" >&2; \
+    dockerd --bridge=none --iptables=false -H \"unix://$0/socket\" --storage-driver btrfs \
+        --data-root \"$0/storage/docker\" --exec-root \"$0/exec\" --pidfile \"$0/pid\" \
+        --exec-opt native.cgroupdriver=cgroupfs </dev/null >&2 & \
+    daemon=$!; set +e; trap : INT TERM HUP PIPE; tries=0; \
+    until docker -H \"unix://$0/socket\" version >/dev/null; do \
+        kill -0 $daemon && [ $tries -lt 60 ] || { kill $daemon; wait $daemon; exit 1; }; \
+        tries=$((tries + 1)); sleep 0.5; \
+    done; \
+    echo ready; read -r line; kill $daemon; wait $daemon; umount -R \"$0/storage\" && rm -rf \"$0\"";
 
 fn podman() -> Started {
     PODMAN.get_or_init(|| start_podman().map_err(|e| e.to_string()))
@@ -250,6 +430,17 @@ pub fn clean() {
     }
     if let Some(Ok(Engine {
         home: Some(home),
+        namespace: Some(daemon),
+        ..
+    })) = QUOTA_DOCKER.get()
+    {
+        end(daemon);
+        if home.exists() {
+            loudly(&format!("{} could not be removed", home.display()));
+        }
+    }
+    if let Some(Ok(Engine {
+        home: Some(home),
         namespace,
         ..
     })) = PODMAN.get()
@@ -264,9 +455,7 @@ fn remove(home: &Path, namespace: Option<&Mutex<Child>>) {
         .args(["system", "reset", "--force"])
         .output();
     if let Some(child) = namespace {
-        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(child.stdin.take());
-        let _ = child.wait();
+        end(child);
     }
     if reset.is_err() || fs::remove_dir_all(home).is_err() {
         loudly(&format!("{} could not be removed", home.display()));
