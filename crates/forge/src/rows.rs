@@ -285,6 +285,9 @@ fn of_spec(spec: &Spec, origin: Origin, instance: &Instance, tree: &dyn Tree) ->
         recipe.tolerant = true;
         recipe
     };
+    // Its install resolves nothing, so that what the project needs is asked for.
+    let mut legacy = tolerant(joint.clone());
+    infer::legacy_build(&mut legacy, tree);
     let mut out = vec![
         (joint.clone(), "as specified"),
         (
@@ -292,7 +295,7 @@ fn of_spec(spec: &Spec, origin: Origin, instance: &Instance, tree: &dyn Tree) ->
             "without test requirements that fail",
         ),
         (
-            tolerant(recipe.clone()),
+            tolerant(recipe),
             "with the project's own requirements resolved last",
         ),
     ];
@@ -301,8 +304,6 @@ fn of_spec(spec: &Spec, origin: Origin, instance: &Instance, tree: &dyn Tree) ->
         dated.exclude_newer = Some(infer::cutoff(day, python));
         out.push((dated, "with packages of the base commit's date"));
     }
-    let mut legacy = tolerant(recipe);
-    infer::legacy_build(&mut legacy, tree);
     out.push((legacy, "with an old setuptools, without isolation"));
     out.into_iter()
         .map(|(recipe, because)| Candidate {

@@ -77,6 +77,10 @@ pub struct Pull {
     pub commits: Vec<PullCommit>,
     /// Issues it is recorded to resolve; none if nobody looked.
     pub resolved: Option<Vec<u64>>,
+    /// Those of them whose text is in the same line.
+    pub issues: Vec<Issue>,
+    /// Its line in the dump, from 1.
+    pub line: usize,
 }
 
 /// A commit of a pull request.
@@ -320,6 +324,8 @@ fn pull(row: &Row, repo: Option<&str>) -> Result<Pull, DumpError> {
         diff: diff(row)?,
         commits: commits(row)?,
         resolved: resolved(row)?,
+        issues: embedded(row),
+        line: row.line,
     })
 }
 
@@ -377,6 +383,25 @@ fn resolved(row: &Row) -> Result<Option<Vec<u64>>, DumpError> {
         .and_then(|list| list.iter().map(as_number).collect::<Option<Vec<u64>>>());
     let numbers = numbers.ok_or_else(|| row.wrong(name, "expected a list of numbers"))?;
     Ok(Some(numbers))
+}
+
+/// Issues inside of a pull request, as Multi-SWE-bench has them.
+fn embedded(row: &Row) -> Vec<Issue> {
+    let Some(Value::Array(list)) = row.get("resolved_issues") else {
+        return Vec::new();
+    };
+    let text = |value: &Value, name: &str| value.get(name)?.as_str().map(str::to_owned);
+    list.iter()
+        .filter_map(|value| {
+            Some(Issue {
+                number: as_number(value.get("number")?)?,
+                title: text(value, "title")?,
+                body: text(value, "body").unwrap_or_default(),
+                created_at: text(value, "created_at"),
+                ..Issue::default()
+            })
+        })
+        .collect()
 }
 
 /// The issue of a line, with the comments that are in the same line.

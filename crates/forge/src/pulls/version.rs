@@ -13,7 +13,8 @@ patterns! {
 }
 
 /// Modules that hold a version, most telling first.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
+    "__pkginfo__.py",
     "_version.py",
     "version.py",
     "__version__.py",
@@ -119,10 +120,12 @@ fn of_modules(tree: &dyn Tree) -> Option<String> {
     })
 }
 
-/// `v1.2.3-4-gabc` or `release-1.2` -> `1.2`.
+/// `v1.2.3-4-gabc` or `release-1.2` -> `1.2`; `data-28` is no version.
 fn of_tag(tag: &str) -> Option<String> {
     let at = tag.find(|c: char| c.is_ascii_digit())?;
-    short_version(&tag[at..])
+    let named = !matches!(&tag[..at], "" | "v" | "V");
+    let short = short_version(&tag[at..])?;
+    (!named || short.contains('.')).then_some(short)
 }
 
 #[cfg(test)]
@@ -132,7 +135,7 @@ mod tests {
 
     #[test]
     fn each_place_tells_the_version() {
-        let cases: [(&str, &str, Option<&str>); 14] = [
+        let cases: [(&str, &str, Option<&str>); 15] = [
             (
                 "pyproject.toml",
                 "[project]\nversion = '2.31.0'",
@@ -160,6 +163,11 @@ mod tests {
                 "VERSION = (4, 1, 0, 'alpha', 0)\n",
                 Some("4.1"),
             ),
+            (
+                "pkg/__pkginfo__.py",
+                "__version__ = \"2.15.0-dev0\"\nversion = __version__\n",
+                Some("2.15"),
+            ),
             ("pkg/version.py", "__version__: str = '0+unknown'", None),
             ("tests/__init__.py", "__version__ = '9.9'", None),
             (
@@ -177,6 +185,8 @@ mod tests {
             assert_eq!(version_of(&tree).as_deref(), expected, "{path}: {text}");
         }
         assert_eq!(of_tag("v1.2.3-4-gabc").as_deref(), Some("1.2"));
+        assert_eq!(of_tag("release-1.2-0-gabc").as_deref(), Some("1.2"));
+        assert_eq!(of_tag("update-data-28-0-gabc"), None);
         assert_eq!(short_version("2023a").as_deref(), Some("2023"));
     }
 }

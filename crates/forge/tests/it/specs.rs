@@ -3,7 +3,7 @@
 use std::fs;
 
 use swegym_core::Instance;
-use swegym_forge::{MemoryTree, Mode, Origin, Specs, recipe_for};
+use swegym_forge::{MemoryTree, Mode, Origin, Specs, recipe_for, recipes_for};
 
 use crate::machine;
 
@@ -93,4 +93,28 @@ fn a_folder_of_the_user_overrides_a_repository() {
         error.contains("bad.toml") && error.contains("pythn"),
         "{error}"
     );
+}
+
+#[test]
+fn an_install_that_resolves_nothing_asks_for_what_the_project_needs() {
+    let specs = Specs::embedded().expect("specs");
+    let tree = MemoryTree::from_iter([(
+        "pyproject.toml",
+        "[build-system]\nrequires = [\"setuptools~=62.6\"]\n[project]\nname = \"astroid\"\n\
+         dependencies = [\"wrapt>=1.11,<2;python_version<'3.11'\", \"old; python_version<'3'\"]\n",
+    )]);
+    let instance = Instance {
+        instance_id: "a".into(),
+        repo: "pylint-dev/astroid".into(),
+        version: Some("2.15".into()),
+        ..Instance::default()
+    };
+    let all = recipes_for(&instance, &tree, Mode::Auto, &specs, &machine()).expect("recipes");
+    let legacy = all
+        .iter()
+        .find(|c| c.because.contains("old setuptools"))
+        .expect("a recipe for old back ends");
+    let asked = &legacy.recipe.requirements;
+    assert!(asked.iter().any(|r| r.starts_with("wrapt")), "{asked:?}");
+    assert!(!asked.iter().any(|r| r.starts_with("old")), "{asked:?}");
 }
