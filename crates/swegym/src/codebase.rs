@@ -20,6 +20,29 @@ pub struct Sources {
     home: Home,
 }
 
+/// Mirrors by the settings of the user: `SWEGYM_MIRRORS` lists folders with
+/// git mirrors (like `PATH`), `SWEGYM_GIT_URLS` addresses with `{repo}` to
+/// clone from, separated by spaces (empty for none).
+pub fn mirrors_from_env(home: &Home) -> Mirrors {
+    let folders = std::env::var_os("SWEGYM_MIRRORS")
+        .map(|v| {
+            std::env::split_paths(&v)
+                .filter(|p| !p.as_os_str().is_empty())
+                .collect()
+        })
+        .unwrap_or_default();
+    let url_templates = std::env::var("SWEGYM_GIT_URLS")
+        .unwrap_or_else(|_| "https://github.com/{repo}.git".into())
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    Mirrors {
+        root: home.mirrors(),
+        folders,
+        url_templates,
+    }
+}
+
 /// A codebase in a folder.
 pub struct Codebase {
     /// When it was current, where that is known.
@@ -35,28 +58,10 @@ enum Origin {
 }
 
 impl Sources {
-    /// Sources by the settings of the user: `SWEGYM_MIRRORS` lists folders
-    /// with git mirrors (like `PATH`), `SWEGYM_GIT_URLS` addresses with
-    /// `{repo}` to clone from, separated by spaces (empty for none).
+    /// Sources by the settings of the user, see [`mirrors_from_env`].
     pub fn from_env(home: &Home) -> Self {
-        let folders = std::env::var_os("SWEGYM_MIRRORS")
-            .map(|v| {
-                std::env::split_paths(&v)
-                    .filter(|p| !p.as_os_str().is_empty())
-                    .collect()
-            })
-            .unwrap_or_default();
-        let url_templates = std::env::var("SWEGYM_GIT_URLS")
-            .unwrap_or_else(|_| "https://github.com/{repo}.git".into())
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
         Self {
-            mirrors: Mirrors {
-                root: home.mirrors(),
-                folders,
-                url_templates,
-            },
+            mirrors: mirrors_from_env(home),
             home: home.clone(),
         }
     }
@@ -135,15 +140,7 @@ impl Codebase {
         let Origin::Git { repo, commit } = &self.origin else {
             return None;
         };
-        let output = std::process::Command::new("git")
-            .arg("--git-dir")
-            .arg(repo.git_dir())
-            .args(["describe", "--tags", "--long", commit])
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .output()
-            .ok()
-            .filter(|output| output.status.success())?;
-        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+        repo.describe(commit)
     }
 
     /// Makes the `.git` that an agent sees: history up to the base commit, or

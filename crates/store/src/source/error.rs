@@ -23,6 +23,12 @@ pub enum SourceError {
         /// What it said.
         message: String,
     },
+    /// A folder that should be a repository.
+    #[error("{0}: not a git repository")]
+    NotRepository(String),
+    /// A repository without commits.
+    #[error("{0}: the repository has no commits")]
+    NoHistory(String),
     /// Not the name of a commit.
     #[error("commit {0:?}: not 7 to 40 hex digits")]
     BadCommit(String),

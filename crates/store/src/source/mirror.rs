@@ -66,6 +66,64 @@ impl Mirrors {
         Ok((found, full))
     }
 
+    /// Opens a folder that is a repository, for all of its history.
+    ///
+    /// # Errors
+    /// If it is none, or has no commits.
+    pub fn open_path(&self, path: &Path) -> Result<Repo, SourceError> {
+        let name = path.display().to_string();
+        let git = git::discover(path)?.ok_or_else(|| SourceError::NotRepository(name.clone()))?;
+        self.with_history(git, name)
+    }
+
+    /// Opens the clone of an address: a new one, or an old one brought up to
+    /// date unless it has `known`.
+    ///
+    /// # Errors
+    /// If the address cannot be cloned, or has no commits.
+    pub fn open_url(&self, url: &str, known: Option<&str>) -> Result<Repo, SourceError> {
+        let git = self.clone_of(url, |git| match known {
+            Some(commit) if git.has_commit(commit)? => Ok(()),
+            _ => fetch_all(git),
+        })?;
+        self.with_history(git, url.to_owned())
+    }
+
+    /// Opens a repository by its name (`owner/name`): the first of the
+    /// folders that has it, else as [`Mirrors::open_url`].
+    ///
+    /// # Errors
+    /// If there is none, or it has no commits.
+    pub fn open_name(&self, repo: &str, known: Option<&str>) -> Result<Repo, SourceError> {
+        if let Some(git) = self.in_folders(repo)?.into_iter().next() {
+            return self.with_history(git, repo.to_owned());
+        }
+        let mut failures = Vec::new();
+        for template in &self.url_templates {
+            match self.open_url(&template.replace("{repo}", repo), known) {
+                Err(e @ SourceError::Git { .. }) => failures.push(e.to_string()),
+                other => return other,
+            }
+        }
+        Err(SourceError::NoMirror {
+            repo: repo.to_owned(),
+            folders: self
+                .folders
+                .iter()
+                .map(|f| f.display().to_string())
+                .collect(),
+            failures,
+        })
+    }
+
+    fn with_history(&self, git: Git, name: String) -> Result<Repo, SourceError> {
+        if git.has_history()? {
+            Ok(self.repo(git, name))
+        } else {
+            Err(SourceError::NoHistory(name))
+        }
+    }
+
     fn local(&self, path: &Path, commit: &str) -> Result<Repo, SourceError> {
         check_commit(commit)?;
         let git = git::discover(path)?.ok_or_else(|| SourceError::NoMirror {
@@ -143,6 +201,24 @@ impl Mirrors {
     /// The clone of an address, with the commit.
     fn mirror(&self, url: &str, commit: &str) -> Result<Repo, SourceError> {
         check_commit(commit)?;
+        let git = self.clone_of(url, |git| match git.has_commit(commit)? {
+            true => Ok(()),
+            false => fetch(git, commit),
+        })?;
+        if git.has_commit(commit)? {
+            Ok(self.repo(git, url.to_owned()))
+        } else {
+            Err(no_commit(url, commit, vec![url.to_owned()]))
+        }
+    }
+
+    /// The clone of an address, made if missing, else updated, one process at
+    /// a time.
+    fn clone_of(
+        &self,
+        url: &str,
+        update: impl FnOnce(&Git) -> Result<(), SourceError>,
+    ) -> Result<Git, SourceError> {
         let slug = slug(url);
         let dir = self.root.join(format!("{slug}.git"));
         fs::create_dir_all(&self.root).at("create", &self.root)?;
@@ -154,16 +230,12 @@ impl Mirrors {
             .at("open", &lock_path)?;
         lock.lock().at("lock", &lock_path)?;
         let git = Git::new(&dir);
-        if !dir.is_dir() {
-            self.clone(url, &dir)?;
-        } else if !git.has_commit(commit)? {
-            fetch(&git, commit)?;
-        }
-        if git.has_commit(commit)? {
-            Ok(self.repo(git, url.to_owned()))
+        if dir.is_dir() {
+            update(&git)?;
         } else {
-            Err(no_commit(url, commit, vec![url.to_owned()]))
+            self.clone(url, &dir)?;
         }
+        Ok(git)
     }
 
     /// Clones beside, then renames: a killed clone leaves no half mirror.
@@ -214,15 +286,21 @@ fn network(args: &[&str], url: &str, dir: &Path) -> Result<(), SourceError> {
 
 /// Everything new; or this one commit, where no branch leads to it any more.
 fn fetch(git: &Git, commit: &str) -> Result<(), SourceError> {
-    let dir = git.dir().to_string_lossy().into_owned();
-    let fetch = ["--git-dir", &dir, "fetch", "--quiet", "origin"];
-    git::network(&[&fetch, ["+refs/*:refs/*"].as_slice()].concat())?;
+    fetch_all(git)?;
     if !git.has_commit(commit)? {
-        let refspec = format!("+{commit}:refs/swegym/{commit}");
         // A server may refuse; the caller then reports the missing commit.
-        let _ = git::network(&[&fetch, [refspec.as_str()].as_slice()].concat());
+        let _ = fetch_ref(git, &format!("+{commit}:refs/swegym/{commit}"));
     }
     Ok(())
+}
+
+fn fetch_all(git: &Git) -> Result<(), SourceError> {
+    fetch_ref(git, "+refs/*:refs/*")
+}
+
+fn fetch_ref(git: &Git, refspec: &str) -> Result<(), SourceError> {
+    let dir = git.dir().to_string_lossy();
+    git::network(&["--git-dir", &dir, "fetch", "--quiet", "origin", refspec])
 }
 
 /// Repositories one level inside a folder.

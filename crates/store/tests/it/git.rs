@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use swegym_core::Source;
-use swegym_store::source::{Mirrors, Repo, SourceError, leaks, single_commit};
+use swegym_store::source::{Change, Diff, Mirrors, Repo, SourceError, leaks, single_commit};
 
 use crate::support::{Bench, at, bench, listing, put, run};
 
@@ -526,4 +526,180 @@ fn real_repositories_give_clean_histories() {
             fs::remove_dir_all(dir).unwrap();
         }
     }
+}
+
+/// What a history says, oldest first: message, parents, difference.
+fn history_of(repo: &Repo, limit: u64) -> Vec<Change> {
+    let tip = repo.find_commit("HEAD").unwrap().unwrap();
+    let ids: Vec<String> = repo
+        .ancestors(&tip)
+        .unwrap()
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    let mut found = Vec::new();
+    repo.changes(&ids, limit, &mut |change| {
+        found.push(change);
+        Ok::<bool, SourceError>(true)
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn a_history_is_read_change_by_change() {
+    let b = bench();
+    let up = upstream(&b);
+    let dir = &up.dir;
+    git(dir, &["mv", "src/b.py", "src/moved.py"]);
+    fs::write(dir.join("data.bin"), [0, 1, 2, 255]).unwrap();
+    // A line that could be taken for the end of a difference.
+    put(&dir.join("mark.txt"), "=end of commit\n=\n");
+    commit(dir, "move\n\nwith a body, and a line:\n=end of commit\n");
+    fs::write(dir.join("latin.txt"), b"caf\xe9\n").unwrap();
+    commit(dir, "latin");
+    put(&dir.join("large.txt"), &"x\n".repeat(5000));
+    commit(dir, "large");
+    let repo = mirrors(&b).open_path(dir).unwrap();
+    let found = history_of(&repo, 4096);
+    let parents = |n: usize| found[n].parents.len();
+    let subjects: Vec<&str> = found
+        .iter()
+        .map(|c| c.message.lines().next().unwrap())
+        .collect();
+    assert_eq!(subjects.first(), Some(&"first"));
+    assert_eq!(subjects[4..], ["fix", "move", "latin", "large"]);
+    assert_eq!((parents(0), parents(3), parents(4)), (0, 2, 1));
+    assert!(found[5].message.contains("\n=end of commit\n"));
+    let text = |n: usize| match &found[n].diff {
+        Diff::Text(text) => text.as_str(),
+        other => panic!("{subjects:?} {n}: {other:?}"),
+    };
+    // First commits and merges have no difference.
+    assert_eq!((text(0), text(3)), ("", ""));
+    assert!(text(4).contains("-a = 1\n+a = 2  # the fix\n"));
+    for part in [
+        "rename from src/b.py\nrename to src/moved.py\n",
+        "GIT binary patch\n",
+        "+=end of commit\n+=\n",
+    ] {
+        assert!(text(5).contains(part), "{part}: {}", text(5));
+    }
+    assert_eq!(found[6].diff, Diff::NotText);
+    let Diff::TooLarge(size) = found[7].diff else {
+        panic!("{:?}", found[7].diff);
+    };
+    assert!(size > 15_000, "{size}");
+    // Between two commits, by the same rules.
+    let diff = |from: &str, to: &str, limit| repo.diff(from, to, limit).unwrap();
+    assert_eq!(diff(&up.base, &up.fix, 4096), found[4].diff);
+    assert_eq!(diff(&found[6].id, &found[7].id, 4096), found[7].diff);
+    let between = repo.commits_between(&up.base, &found[5].id).unwrap();
+    let ids = |changes: &[Change]| changes.iter().map(|c| c.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&between), ids(&found[4..6]));
+    let side = repo.find_commit("side").unwrap().unwrap();
+    assert_eq!(repo.merge_base(&side, &up.fix).unwrap(), Some(side));
+    assert_eq!(repo.find_commit("nothing").unwrap(), None);
+    let file = repo.file(&up.fix, "src/a.py", 5).unwrap();
+    assert_eq!(
+        (file.as_slice(), repo.file(&up.fix, "none", 5)),
+        (b"a = 2".as_slice(), None)
+    );
+    assert!(
+        repo.files(&up.fix)
+            .unwrap()
+            .contains(&"src/a.py".to_owned())
+    );
+    assert!(!repo.files(&up.fix).unwrap().contains(&"link".to_owned()));
+}
+
+#[test]
+fn changes_whose_objects_are_missing_are_told_from_the_others() {
+    let b = bench();
+    let up = upstream(&b);
+    put(&up.dir.join("src/b.py"), "b = 2\n");
+    commit(&up.dir, "lost");
+    let blob = git(&up.dir, &["rev-parse", "HEAD:src/b.py"]);
+    put(&up.dir.join("src/a.py"), "a = 3\n");
+    commit(&up.dir, "later");
+    let object = up
+        .dir
+        .join(".git/objects")
+        .join(&blob[..2])
+        .join(&blob[2..]);
+    fs::remove_file(object).unwrap();
+    let repo = mirrors(&b).open_path(&up.dir).unwrap();
+    let found = history_of(&repo, 4096);
+    let lost = &found[5];
+    let Diff::Missing(why) = &lost.diff else {
+        panic!("{:?}", lost.diff);
+    };
+    assert!(why.contains(&blob), "{why}");
+    assert_eq!(repo.diff(&up.fix, &lost.id, 4096).unwrap(), lost.diff);
+    assert!(matches!(&found[4].diff, Diff::Text(text) if text.contains("+a = 2")));
+    assert!(matches!(&found[6].diff, Diff::Text(text) if text.contains("+a = 3")));
+}
+
+#[test]
+fn a_reader_of_changes_may_stop() {
+    let b = bench();
+    let up = upstream(&b);
+    let repo = mirrors(&b).open_path(&up.dir).unwrap();
+    let ids: Vec<String> = repo
+        .ancestors(&up.fix)
+        .unwrap()
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    let mut seen = 0;
+    repo.changes(&ids, 4096, &mut |_| {
+        seen += 1;
+        Ok::<bool, SourceError>(seen < 2)
+    })
+    .unwrap();
+    assert_eq!(seen, 2);
+    let failed = repo.changes(&ids, 4096, &mut |_| {
+        Err(SourceError::BadCommit("mine".to_owned()))
+    });
+    assert!(
+        matches!(failed, Err(SourceError::BadCommit(_))),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn tags_that_are_no_versions_describe_last() {
+    let b = bench();
+    let up = upstream(&b);
+    let repo = mirrors(&b).open_path(&up.dir).unwrap();
+    // `v1`, `light` and `v2` are all there are: the nearest counts.
+    assert!(repo.describe(&up.fix).unwrap().starts_with("v2-0-g"));
+    git(&up.dir, &["tag", "v1.0", &up.base]);
+    git(&up.dir, &["tag", "data-28", &up.fix]);
+    assert!(repo.describe(&up.fix).unwrap().starts_with("v1.0-1-g"));
+}
+
+#[test]
+fn repositories_open_for_their_history() {
+    let b = bench();
+    let up = upstream(&b);
+    let empty = b.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let mirrors = mirrors(&b);
+    let error = mirrors.open_path(&empty).unwrap_err();
+    assert!(matches!(error, SourceError::NotRepository(_)), "{error}");
+    git(&empty, &["init", "-q"]);
+    let error = mirrors.open_path(&empty).unwrap_err();
+    assert!(matches!(error, SourceError::NoHistory(_)), "{error}");
+    let url = format!("file://{}", up.dir.display());
+    let clone = mirrors.open_url(&url, None).unwrap();
+    assert_eq!(clone.origin().as_deref(), Some(url.as_str()));
+    assert_eq!(clone.find_commit("HEAD").unwrap(), Some(up.fix.clone()));
+    put(&up.dir.join("src/a.py"), "a = 3\n");
+    commit(&up.dir, "later");
+    // What is known is enough; otherwise the clone is brought up to date.
+    let known = mirrors.open_url(&url, Some(&up.fix)).unwrap();
+    assert_eq!(known.find_commit("HEAD").unwrap(), Some(up.fix.clone()));
+    let newer = mirrors.open_url(&url, None).unwrap();
+    assert_ne!(newer.find_commit("HEAD").unwrap(), Some(up.fix));
 }
