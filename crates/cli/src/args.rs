@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 /// Train and evaluate software-engineering agents on real tasks.
 #[derive(Debug, Parser)]
@@ -20,6 +21,7 @@ Examples:
   swegym doctor                                   what this machine offers
   swegym demo                                     the main job, on real packages
   swegym collect pypi humanize                    candidates from its releases
+  swegym collect git ./project                    candidates from its commits
   swegym synth humanize                           tasks from injected bugs
   swegym evaluate --tasks tasks.jsonl --predictions gold --run-id check
   swegym logs parse --parser parse_log_pytest test_output.txt
@@ -67,7 +69,8 @@ pub enum Command {
     Doctor,
     /// Run the main job on real packages from the registry
     Demo(DemoArgs),
-    /// Collect candidates for tasks from releases of packages
+    /// Collect candidates for tasks from releases of packages, or from the
+    /// history of a repository
     #[command(subcommand)]
     Collect(CollectCommand),
     /// Make tasks by injecting bugs into functions that tests cover
@@ -124,6 +127,104 @@ Examples:
 Writes DIR/candidates.jsonl, and DIR/raw.jsonl with what fell out and why.
 `swegym validate DIR/candidates.jsonl` makes tasks of them.")]
     Pypi(CollectPypiArgs),
+    /// From the history of a repository: from its commits, or from pull
+    /// requests and the issues they resolve
+    #[command(after_help = "\
+Examples:
+  swegym collect git ./project --since 2024-01-01 --out candidates
+  swegym collect git https://host.example/owner/name.git --limit 500
+  swegym collect git owner/name --pulls pulls.jsonl --issues issues.jsonl
+  GITHUB_TOKEN=… swegym collect git owner/name --github --since 2024-01-01
+Writes DIR/candidates.jsonl, and DIR/raw.jsonl with every change that was looked
+at and, where it fell out, why. A killed run goes on where it was.
+`swegym validate DIR/candidates.jsonl` makes tasks of them.")]
+    Git(CollectGitArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CollectGitArgs {
+    /// Folder of a repository, address to clone, or OWNER/NAME of a mirror
+    #[arg(value_name = "PATH|URL")]
+    pub repository: String,
+    /// Pull requests: a dump of GitHub's API, one object a line
+    #[arg(long, value_name = "FILE")]
+    pub pulls: Option<PathBuf>,
+    /// Issues and their comments, likewise (else issues.jsonl beside the pull
+    /// requests)
+    #[arg(long, value_name = "FILE", requires = "pulls")]
+    pub issues: Option<PathBuf>,
+    /// Ask GitHub for the pull requests and their issues, with a token; they
+    /// are kept in DIR/github
+    #[cfg(feature = "github")]
+    #[arg(long, conflicts_with = "pulls")]
+    pub github: bool,
+    /// Variable that holds the token
+    #[cfg(feature = "github")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "GITHUB_TOKEN",
+        requires = "github"
+    )]
+    pub token_env: String,
+    /// Address of GitHub's API
+    #[cfg(feature = "github")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "GITHUB_API_URL",
+        default_value = "https://api.github.com"
+    )]
+    pub api_url: String,
+    /// Longest wait for GitHub's rate limit, seconds; beyond it the command
+    /// stops, to be run again
+    #[cfg(feature = "github")]
+    #[arg(long, value_name = "S", default_value_t = 3900, requires = "github")]
+    pub max_wait: u64,
+    /// Name of the repository, where its address or folder does not say it
+    #[arg(long, value_name = "OWNER/NAME", value_parser = repository)]
+    pub repo: Option<String>,
+    /// First day (or moment) of commits, or of the opening of pull requests
+    #[arg(long, value_name = "DATE", value_parser = first_moment)]
+    pub since: Option<Timestamp>,
+    /// Last day (or moment) likewise
+    #[arg(long, value_name = "DATE", value_parser = last_moment)]
+    pub until: Option<Timestamp>,
+    /// Most changes to look at: the newest commits, or the first pull requests
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Which files of a change are its tests, and which its solution
+    #[arg(long, value_enum, value_name = "RULE", default_value_t)]
+    pub split: SplitBy,
+    /// Folder to write
+    #[arg(long, value_name = "DIR", default_value = "collected")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SplitBy {
+    /// Tests by folder and name; documents are on neither side
+    #[default]
+    Ours,
+    /// As SWE-bench: `test` or `e2e` anywhere in the path; all else is solution
+    Swebench,
+}
+
+fn repository(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((owner, name)) if !owner.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected OWNER/NAME".into()),
+    }
+}
+
+fn first_moment(text: &str) -> Result<Timestamp, String> {
+    swegym::collect::git::moment(text, false)
+}
+
+fn last_moment(text: &str) -> Result<Timestamp, String> {
+    swegym::collect::git::moment(text, true)
 }
 
 #[derive(Debug, Args)]

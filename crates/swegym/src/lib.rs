@@ -3,7 +3,7 @@
 //! | stage | takes | gives |
 //! |---|---|---|
 //! | [`tasks`] | dataset | `Instance`s |
-//! | [`collect`] | releases of a package | candidates: `Instance`s that were not run |
+//! | [`collect`] | releases of a package, history of a repository | candidates: `Instance`s that were not run |
 //! | [`synth`] | a codebase with tests | `Instance`s with injected bugs |
 //! | [`codebase`] | `Instance` | its files at the base commit |
 //! | [`environment`] | `Instance`, codebase | `Environment`: layers of the store |
@@ -63,4 +63,9 @@ fn hash(bytes: &[u8]) -> String {
 /// Lets the sandbox's user look into a folder that only its owner may.
 fn make_traversable(dir: &Path) -> Result<(), Error> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(|e| Error::io(dir, e))
+}
+
+/// Lets everyone read a file that was made as a temporary one.
+fn make_readable(file: &fs::File) -> std::io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(0o644))
 }

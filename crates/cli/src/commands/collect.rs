@@ -1,19 +1,109 @@
 //! `swegym collect`: candidates for tasks.
 
-use swegym::collect::{Raw, pypi};
+#[cfg(feature = "github")]
+use std::time::Duration;
+
+use swegym::collect::{Raw, git, pypi};
+#[cfg(feature = "github")]
+use swegym::dispatch::Cancel;
 use swegym::dispatch::{self, Attempt, Event, dispatch};
 use swegym::funnel::Funnel;
 use swegym::{Error, exit, tasks};
 use swegym_core::Instance;
+use swegym_forge::pulls::SplitRule;
+#[cfg(feature = "github")]
+use swegym_store::source::github::GitHub;
 
-use crate::args::{CollectCommand, CollectPypiArgs, Global};
+use crate::args::{CollectCommand, CollectGitArgs, CollectPypiArgs, Global, SplitBy};
 use crate::commands;
-use crate::ui::{Ui, table};
+use crate::ui::{Progress, Ui, table};
 
 pub fn run(ui: &Ui, global: &Global, command: CollectCommand) -> Result<u8, Error> {
     match command {
         CollectCommand::Pypi(args) => releases(ui, global, args),
+        CollectCommand::Git(args) => history(ui, global, args),
     }
+}
+
+fn history(ui: &Ui, global: &Global, args: CollectGitArgs) -> Result<u8, Error> {
+    let home = commands::home(global)?;
+    let cancel = commands::cancel_on_ctrl_c();
+    let mut plan = git::Plan {
+        place: git::Place::parse(&args.repository)?,
+        repo: args.repo,
+        pulls: args.pulls,
+        issues: args.issues,
+        range: git::Range {
+            since: args.since,
+            until: args.until,
+            limit: args.limit,
+        },
+        rule: match args.split {
+            SplitBy::Ours => SplitRule::Ours,
+            SplitBy::Swebench => SplitRule::Reference,
+        },
+        dir: args.out,
+    };
+    #[cfg(feature = "github")]
+    if args.github {
+        let asked = Asked {
+            token_env: &args.token_env,
+            api_url: &args.api_url,
+            max_wait: Duration::from_secs(args.max_wait),
+        };
+        if !asked.download(ui, &mut plan, &cancel)? {
+            ui.hint("the same command goes on where this one stopped");
+            return Ok(exit::INTERRUPTED);
+        }
+    }
+    // How many there are is known once the history was read.
+    let mut progress: Option<Progress> = None;
+    let summary = git::run(&plan, &home, &cancel, &mut |event| match event {
+        git::Event::Begin { total, resumed } => {
+            if resumed > 0 {
+                ui.say(format!("{resumed} changes were looked at before"));
+            }
+            let mut bar = ui.progress(total.unwrap_or_default(), "collect");
+            bar.resume(resumed as u64);
+            progress = Some(bar);
+        }
+        git::Event::Broken(problem) => match &progress {
+            Some(progress) => progress.warn(problem),
+            None => ui.warn(problem),
+        },
+        git::Event::Done(row) => {
+            if let Some(progress) = &progress {
+                progress.advance(&row.instance_id);
+            }
+        }
+    })?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    ui.answer(&summary, |ui| {
+        ui.data(&summary.repo);
+        print_funnel(ui, &summary.funnel);
+    });
+    if !summary.complete {
+        ui.hint("the same command goes on where this one stopped");
+        return Ok(exit::INTERRUPTED);
+    }
+    let path = summary.candidates.display();
+    ui.say(format!("\ncandidates in {path}"));
+    if summary.funnel.stages["candidates"] > 0 {
+        ui.hint(format!("swegym validate {path}"));
+    }
+    if summary.funnel.reasons.contains_key("issue_missing") {
+        ui.hint("--issues names a dump of the issues that pull requests resolve");
+    }
+    if summary.broken > 0 {
+        ui.warn(format!(
+            "{} lines of the dump were left out",
+            summary.broken
+        ));
+        return Ok(exit::FINDINGS);
+    }
+    Ok(exit::SUCCESS)
 }
 
 fn releases(ui: &Ui, global: &Global, args: CollectPypiArgs) -> Result<u8, Error> {
@@ -94,6 +184,63 @@ fn releases(ui: &Ui, global: &Global, args: CollectPypiArgs) -> Result<u8, Error
         });
     }
     Ok(exit::SUCCESS)
+}
+
+/// How to ask GitHub.
+#[cfg(feature = "github")]
+struct Asked<'a> {
+    token_env: &'a str,
+    api_url: &'a str,
+    max_wait: Duration,
+}
+
+#[cfg(feature = "github")]
+impl Asked<'_> {
+    /// Makes a dump, and makes it the plan's. Returns whether all of it is
+    /// there.
+    fn download(&self, ui: &Ui, plan: &mut git::Plan, cancel: &Cancel) -> Result<bool, Error> {
+        let token = std::env::var(self.token_env)
+            .ok()
+            .filter(|token| !token.is_empty())
+            .ok_or_else(|| {
+                Error::setup(
+                    format!("{} holds no token for GitHub", self.token_env),
+                    "set it to a token that may read the repository, or name another with --token-env",
+                )
+            })?;
+        let repo = plan.repo.clone().or_else(|| plan.place.name());
+        let repo = repo.ok_or_else(|| {
+            Error::input(
+                "GitHub's name of the repository is not known",
+                "give it with --repo OWNER/NAME",
+            )
+        })?;
+        let github = GitHub::new(self.api_url, &token)
+            .map_err(|e| Error::input(format!("--api-url: {e}"), ""))?;
+        let dir = plan.dir.join("github");
+        let progress = ui.progress(plan.range.limit.unwrap_or_default(), "pull requests");
+        let complete = git::download(
+            &git::Download {
+                github: &github,
+                repo: &repo,
+                range: &plan.range,
+                max_wait: self.max_wait,
+                dir: &dir,
+            },
+            cancel,
+            &mut |step| match step {
+                git::Step::Pulls(n) => progress.advance(&format!("{n} pull requests")),
+                git::Step::Waiting(wait) => progress.warn(format!(
+                    "GitHub's rate limit is used up; waiting {} s",
+                    wait.as_secs()
+                )),
+            },
+        );
+        progress.finish();
+        plan.repo = Some(repo);
+        plan.pulls = Some(dir.join("pulls.jsonl"));
+        complete
+    }
 }
 
 /// Stages and reasons of a funnel.

@@ -1,5 +1,6 @@
 //! Collects candidates: tasks that have not been run yet.
 
+pub mod git;
 pub mod pypi;
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +11,10 @@ use swegym_core::Instance;
 pub struct Raw {
     /// The candidate, or what it would have been called.
     pub instance_id: String,
-    /// The candidate.
+    /// The candidate; of one that fell out, as much of it as there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
-    /// Short stable name of the reason why there is none.
+    /// Short stable name of the reason why it fell out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The reason in a line.
