@@ -4,6 +4,7 @@
 
 mod integrity;
 mod making;
+mod mined;
 mod real;
 mod rebuild;
 mod support;
@@ -18,6 +19,7 @@ fn main() {
     trials.extend(integrity::trials());
     trials.extend(rebuild::trials());
     trials.extend(making::trials());
+    trials.extend(mined::trials());
     trials.extend(real::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
