@@ -28,7 +28,7 @@ pub fn run(ui: &Ui, global: &Global, command: CollectCommand) -> Result<u8, Erro
 fn history(ui: &Ui, global: &Global, args: CollectGitArgs) -> Result<u8, Error> {
     let home = commands::home(global)?;
     let cancel = commands::cancel_on_ctrl_c();
-    let mut plan = git::Plan {
+    let plan = git::Plan {
         place: git::Place::parse(&args.repository)?,
         repo: args.repo,
         pulls: args.pulls,
@@ -45,17 +45,20 @@ fn history(ui: &Ui, global: &Global, args: CollectGitArgs) -> Result<u8, Error> 
         dir: args.out,
     };
     #[cfg(feature = "github")]
-    if args.github {
+    let plan = if args.github {
         let asked = Asked {
             token_env: &args.token_env,
             api_url: &args.api_url,
             max_wait: Duration::from_secs(args.max_wait),
         };
-        if !asked.download(ui, &mut plan, &cancel)? {
+        let Some(plan) = asked.download(ui, plan, &cancel)? else {
             ui.hint("the same command goes on where this one stopped");
             return Ok(exit::INTERRUPTED);
-        }
-    }
+        };
+        plan
+    } else {
+        plan
+    };
     // How many there are is known once the history was read.
     let mut progress: Option<Progress> = None;
     let summary = git::run(&plan, &home, &cancel, &mut |event| match event {
@@ -196,9 +199,13 @@ struct Asked<'a> {
 
 #[cfg(feature = "github")]
 impl Asked<'_> {
-    /// Makes a dump, and makes it the plan's. Returns whether all of it is
-    /// there.
-    fn download(&self, ui: &Ui, plan: &mut git::Plan, cancel: &Cancel) -> Result<bool, Error> {
+    /// Makes a dump, and makes it the plan's; none if that was interrupted.
+    fn download(
+        &self,
+        ui: &Ui,
+        mut plan: git::Plan,
+        cancel: &Cancel,
+    ) -> Result<Option<git::Plan>, Error> {
         let token = std::env::var(self.token_env)
             .ok()
             .filter(|token| !token.is_empty())
@@ -239,7 +246,7 @@ impl Asked<'_> {
         progress.finish();
         plan.repo = Some(repo);
         plan.pulls = Some(dir.join("pulls.jsonl"));
-        complete
+        Ok(complete?.then_some(plan))
     }
 }
 
