@@ -52,7 +52,6 @@ def make_plugin(hookimpl, report):
             self._entered = set()
             self._name = None
             self._distributed = False
-            self._style = None
             self._explained = {}
 
         def pytest_load_initial_conftests(self, early_config):
@@ -123,16 +122,23 @@ def make_plugin(hookimpl, report):
 
         @outer
         def pytest_runtest_makereport(self, item, call):
-            if report.brief is not None:
-                self._explain(item.config.option, _function(item.nodeid), call.excinfo)
-            yield
+            brief = report.brief is not None and self._is_enough(item, call.excinfo)
+            option = item.config.option
+            style = option.tbstyle
+            if brief:
+                option.tbstyle = "native"
+            outcome = yield
+            option.tbstyle = style
+            if brief:
+                _shorten(outcome.get_result())
 
-        def _explain(self, option, name, excinfo):
-            """Lets pytest explain a failure, or not."""
-            style = self._style = self._style or option.tbstyle
+        def _is_enough(self, item, excinfo):
+            """Whether as many failures of this function have been explained
+            as are wanted."""
+            name = _function(item.nodeid)
             if excinfo is not None:
                 self._explained[name] = self._explained.get(name, 0) + 1
-            option.tbstyle = style if self._explained.get(name, 0) <= report.brief else "no"
+            return self._explained.get(name, 0) > report.brief
 
         @outer
         def pytest_runtest_setup(self, item):
@@ -188,8 +194,6 @@ def make_plugin(hookimpl, report):
         def pytest_sessionfinish(self, session):
             # Not later: after this pytest takes back patches of its own.
             report.check()
-            if self._style is not None:
-                session.config.option.tbstyle = self._style
             yield
 
     return Plugin()
@@ -198,6 +202,13 @@ def make_plugin(hookimpl, report):
 def _function(name):
     """A test's id without its parameters."""
     return name.partition("[")[0]
+
+
+def _shorten(outcome):
+    """Leaves the last line of a traceback in Python's own style."""
+    traceback = getattr(outcome.longrepr, "reprtraceback", None)
+    for entry in getattr(traceback, "reprentries", ()):
+        entry.lines = entry.lines[-1:]
 
 
 def _hide_current_test(config):

@@ -1,23 +1,32 @@
 //! The part of a log that tells of one failure.
 
 /// What a log says of a failing test: its section between pytest's or
-/// unittest's rules. The whole log where there is none.
-pub fn failure<'l>(log: &'l str, test: &str) -> &'l str {
+/// unittest's rules, else that of its file, if that could not be collected.
+pub fn failure<'l>(log: &'l str, test: &str) -> Option<&'l str> {
     let name = test.split('[').next().unwrap_or(test);
-    let name = name.rsplit("::").next().unwrap_or(name);
+    let (file, name) = name.rsplit_once("::").unwrap_or((name, name));
     let name = name.split(" (").next().unwrap_or(name);
+    let file = file.split("::").next().unwrap_or(file);
+    section(log, |title| mentions(title, name)).or_else(|| {
+        section(log, |title| {
+            title.contains(&format!("ERROR collecting {file} "))
+        })
+    })
+}
+
+fn section(log: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
     let mut start = None;
     let mut at = 0;
     for line in log.split_inclusive('\n') {
         let text = line.trim_end();
         match start {
-            None if is_title(text) && mentions(text, name) => start = Some(at),
-            Some(begun) if at > begun && is_rule(text) => return &log[begun..at],
+            None if is_title(text) && wanted(text) => start = Some(at),
+            Some(begun) if at > begun && is_rule(text) => return Some(&log[begun..at]),
             _ => {}
         }
         at += line.len();
     }
-    start.map_or(log, |begun| &log[begun..])
+    start.map(|begun| &log[begun..])
 }
 
 /// `____ test_a ____` of pytest, `FAIL: test_a (…)` of unittest.
@@ -55,18 +64,30 @@ FAILED t.py::test_two
 ";
 
     #[test]
-    fn a_section_ends_at_the_next_title() {
-        let one = failure(LOG, "t.py::TestA::test_one[x]");
+    fn a_section_ends_at_the_next_title() -> Result<(), &'static str> {
+        let one = failure(LOG, "t.py::TestA::test_one[x]").ok_or("test_one")?;
         assert!(one.contains("1 == 2") && one.contains("more") && !one.contains("test_two"));
-        assert!(failure(LOG, "t.py::test_two").ends_with("E   assert 3 == 4\n"));
-        assert_eq!(failure(LOG, "t.py::test_three"), LOG);
+        let two = failure(LOG, "t.py::test_two").ok_or("test_two")?;
+        assert!(two.ends_with("E   assert 3 == 4\n"));
+        assert_eq!(failure(LOG, "t.py::test_three"), None);
+        Ok(())
     }
 
     #[test]
-    fn unittest_sections_are_found() {
+    fn a_file_that_cannot_be_collected_fails_for_its_tests() {
+        let log =
+            "=== ERRORS ===\n____ ERROR collecting tests/t.py ____\nE   NameError\n=== end ===\n";
+        let found = failure(log, "tests/t.py::TestA::test_one");
+        assert!(found.is_some_and(|f| f.ends_with("NameError\n")));
+        assert_eq!(failure(log, "t.py::test_one"), None);
+    }
+
+    #[test]
+    fn unittest_sections_are_found() -> Result<(), &'static str> {
         let log = "=====\nFAIL: test_a (t.T)\n-----\nTraceback:\nAssertionError: 1\n\n=====\nFAIL: test_b (t.T)\n";
-        let found = failure(log, "test_a (t.T)");
+        let found = failure(log, "test_a (t.T)").ok_or("test_a")?;
         assert!(found.starts_with("FAIL: test_a") && found.contains("AssertionError"));
         assert!(!found.contains("test_b"));
+        Ok(())
     }
 }

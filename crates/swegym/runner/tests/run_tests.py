@@ -306,7 +306,7 @@ class PytestTests(unittest.TestCase):
             "import pytest\n"
             "@pytest.mark.parametrize('x', range(3))\n"
             "def test_a(x): assert x == 'a'\n"
-            "def test_b(): assert 'the last line' == 'b'\n"
+            "def test_b(): assert 'the last line' == 'b\\\\nc'\n"
         )
         runs = [
             Run(version, tree(test_a=text), "pytest", modes=modes)
@@ -319,6 +319,9 @@ class PytestTests(unittest.TestCase):
             messages = [[t["message"] for t in r.of("test")] for r in (run, runs[0])]
             self.assertEqual(*messages)
             self.assertIn("the last line", run.log)
+            self.assertNotIn("INTERNALERROR", run.log)
+            self.assertTrue(run.complete(), run.defects)
+            self.assertEqual(run.exit, 1)
 
     @each_version
     def test_ids_of_the_summary(self, version):

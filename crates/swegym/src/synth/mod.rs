@@ -620,18 +620,18 @@ impl Codebase {
         text: &str,
         broken: &str,
     ) -> Result<(), Stop> {
-        let failing = instance.fail_to_pass.first().cloned().unwrap_or_default();
+        let (failing, log) = validate::explained(&instance.fail_to_pass, &seen.log)?;
         let framework = self.environment.meta.recipe.framework;
-        let source = match test_file(&failing, framework, &self.environment.files) {
+        let source = match test_file(failing, framework, &self.environment.files) {
             Some(file) => self
                 .text(&file)?
-                .and_then(|text| visible::test_source(&file, &text, &failing)),
+                .and_then(|text| visible::test_source(&file, &text, failing)),
             None => None,
         };
         let facts = symptom::Facts {
             package: package_of(&self.seed),
             tests: &instance.fail_to_pass,
-            log: symptom::failure(&seen.log, &failing),
+            log,
             test_source: source.as_deref(),
             path: &bug.path,
             root: crate::environment::TESTBED,

@@ -404,7 +404,7 @@ impl Trial<'_> {
 
     /// An issue text from what fails before the fix.
     fn symptom(&self, instance: &Instance, seen: &Observation) -> Result<String, Stop> {
-        let failing = instance.fail_to_pass.first().map_or("", String::as_str);
+        let (_, log) = explained(&instance.fail_to_pass, &seen.log)?;
         let path = module_of(&instance.patch).unwrap_or_default();
         let text = |patch: &str| -> Result<String, Error> {
             let composed = self.grader(instance).composed(patch)?;
@@ -425,7 +425,7 @@ impl Trial<'_> {
         let facts = symptom::Facts {
             package: instance.repo.rsplit('/').next().unwrap_or_default(),
             tests: &instance.fail_to_pass,
-            log: symptom::failure(&seen.log, failing),
+            log,
             test_source: None,
             path: &path,
             root: TESTBED,
@@ -487,6 +487,20 @@ fn check_applies(grader: &Grader<'_>, candidate: &Instance) -> Result<(), Stop> 
     Ok(())
 }
 
+/// The first of these tests whose failure a log explains, and what it says.
+pub(crate) fn explained<'l>(
+    tests: &'l [String],
+    log: &'l str,
+) -> Result<(&'l String, &'l str), Rejection> {
+    tests
+        .iter()
+        .find_map(|test| Some((test, symptom::failure(log, test)?)))
+        .ok_or_else(|| {
+            let detail = "the log tells of none of the failures";
+            Rejection::new(Reason::NoStatement, detail).with_log(log)
+        })
+}
+
 fn no_change(fail_to_pass: &[String]) -> Result<(), Rejection> {
     if fail_to_pass.is_empty() {
         let detail = "no test fails before and passes with gold";
@@ -531,12 +545,33 @@ pub(crate) fn diff(path: &str, before: Option<&str>, after: Option<&str>) -> Str
             "/dev/null".to_owned()
         }
     };
-    let diff = similar::TextDiff::from_lines(before.unwrap_or_default(), after.unwrap_or_default());
-    let text = diff
-        .unified_diff()
-        .context_radius(3)
-        .header(&name("a", before.is_some()), &name("b", after.is_some()))
-        .to_string();
-    out.push_str(&text);
+    let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
+    let diff = similar::TextDiff::from_lines(old, new);
+    out += &format!(
+        "--- {}\n+++ {}\n",
+        name("a", before.is_some()),
+        name("b", after.is_some())
+    );
+    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+        let text = hunk.to_string();
+        let (range, lines) = text.split_once('\n').unwrap_or((&text, ""));
+        let first = hunk.ops().first().map_or(0, |op| op.old_range().start);
+        out += &format!("{range}{}\n{lines}", section(old, first));
+    }
     out
+}
+
+/// What git writes behind a hunk's range: the function or class that line
+/// `first` (from 0) is in.
+fn section(text: &str, first: usize) -> String {
+    let opens = |line: &&str| {
+        let line = line.trim_start();
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.starts_with("def ") || line.starts_with("class ")
+    };
+    let above: Vec<&str> = text.lines().take(first).filter(opens).collect();
+    above.last().map_or(String::new(), |line| {
+        let shown: String = line.trim().chars().take(80).collect();
+        format!(" {shown}")
+    })
 }
