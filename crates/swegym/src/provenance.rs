@@ -146,3 +146,43 @@ fn license(environment: &Environment) -> Option<String> {
     });
     swegym_forge::license(&texts.collect::<MemoryTree>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_followed_back_to_the_first() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+        fs::create_dir_all(&first)?;
+        fs::create_dir_all(&second)?;
+        let [raw, kept] = [first.join("raw.jsonl"), second.join("kept.jsonl")];
+        fs::write(&raw, "raw")?;
+        fs::write(&kept, "kept")?;
+        let mut funnel = Funnel::of(&["pairs", "candidates"]);
+        funnel.reached("pairs");
+        let hub = PathBuf::from("owner/name");
+        Step::here(&funnel, &[hub])?.write(&first, &["raw.jsonl"])?;
+        Step::here(&Funnel::of(&["kept"]), std::slice::from_ref(&raw))?
+            .write(&second, &["kept.jsonl"])?;
+
+        let steps = Step::leading_to(&kept)?;
+        let [one, two] = &steps[..] else {
+            return Err(format!("{} steps", steps.len()).into());
+        };
+        assert_eq!(one.funnel, funnel);
+        assert!(one.inputs.is_empty());
+        let raw = raw.canonicalize()?;
+        assert_eq!(two.inputs.get(&raw), one.outputs.get("raw.jsonl"));
+        assert_eq!(two.outputs["kept.jsonl"], hash(b"kept"));
+        assert_eq!(Step::leading_to(&dir.path().join("missing"))?, []);
+
+        fs::write(first.join(FILE), "{")?;
+        let broken = Step::leading_to(&kept)
+            .expect_err("it is no JSON")
+            .to_string();
+        assert!(broken.contains("first/provenance.json"), "{broken}");
+        Ok(())
+    }
+}
