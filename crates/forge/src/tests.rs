@@ -197,8 +197,10 @@ fn a_requirement_of_other_pythons_hides_none() {
         ),
         ("tests/test_x.py", "import pytest\n"),
     ]);
-    let mut instance = Instance::default();
-    instance.created_at = Some("2024-01-01".into());
+    let instance = Instance {
+        created_at: Some("2024-01-01".into()),
+        ..Instance::default()
+    };
     let available = [PY39];
     let recipes = crate::infer::infer(&instance, &tree, &available);
     assert_eq!(recipes[0].recipe.optional, ["pytest"]);

@@ -17,6 +17,7 @@ use super::Raw;
 use crate::Error;
 use crate::home::Home;
 use crate::protect::is_test_path;
+use crate::validate::split::ENTRIES;
 
 /// Gold patches beyond this many changed files are rewrites.
 const MAX_SOURCES: usize = 200;
@@ -74,7 +75,11 @@ pub fn candidates(
             _ => unpack(&registry, package, &old, folder.path()),
         };
         let after = unpack(&registry, package, &new, folder.path());
-        found.push(candidate(package, &old, &new, &before, &after));
+        let mut raw = candidate(package, &old, &new, &before, &after);
+        // The same inputs give the same rows on every machine.
+        let cache = format!("{}/", registry.cache().display());
+        raw.detail = raw.detail.replace(&cache, "");
+        found.push(raw);
         if let Ok(before) = before {
             // Gone at the end of the run anyway.
             let _ = fs::remove_dir_all(before.dir);
@@ -176,9 +181,22 @@ fn candidate(
     }
     let text = |patch: &Patch| String::from_utf8_lossy(&patch.render()).into_owned();
     // Validation writes a text from what fails where the changelog has none.
-    let (problem_statement, detail) = match statement(package, old, new, before, after) {
-        Ok(text) => (text, String::new()),
-        Err(why) => (String::new(), why),
+    let (entries, problem_statement, detail) = match entries(old, new, before, after) {
+        Ok(entries) => {
+            let all: Vec<&Entry> = entries.iter().collect();
+            match changelog::problem_statement(&all, package, &old.version) {
+                Some(text) => (entries, text, String::new()),
+                None => {
+                    let why = "its entries tell of nothing that tests could see";
+                    (entries, String::new(), why.to_owned())
+                }
+            }
+        }
+        Err(why) => (Vec::new(), String::new(), why),
+    };
+    let entries = match serde_json::to_value(&entries) {
+        Ok(entries) => entries,
+        Err(e) => return Raw::dropped(id, "no_text", e.to_string()),
     };
     let instance = Instance {
         instance_id: id.clone(),
@@ -194,6 +212,8 @@ fn candidate(
             sha256: Some(before.sha256.clone()),
             extra: serde_json::Map::new(),
         }),
+        // Validation gives each part of the release its own.
+        extra: [(ENTRIES.to_owned(), entries)].into_iter().collect(),
         ..Instance::default()
     };
     Raw {
@@ -204,17 +224,16 @@ fn candidate(
     }
 }
 
-/// What the changelog says of the release, as an issue.
+/// What the changelog says of the release.
 ///
 /// # Errors
 /// In a line, why it says nothing.
-fn statement(
-    package: &str,
+fn entries(
     old: &Release,
     new: &Release,
     before: &Unpacked,
     after: &Unpacked,
-) -> Result<String, String> {
+) -> Result<Vec<Entry>, String> {
     let version = |release: &Release| {
         Version::from_str(&release.version).map_err(|e| format!("{}: {e}", release.version))
     };
@@ -226,9 +245,7 @@ fn statement(
         &version(new)?,
     )
     .map_err(|nothing| nothing.to_string())?;
-    let relevant: Vec<&Entry> = found.relevant().collect();
-    changelog::problem_statement(&relevant, package, &old.version)
-        .ok_or_else(|| "its entries tell of nothing that tests could see".to_owned())
+    Ok(found.relevant().cloned().collect())
 }
 
 /// Files that may hold a changelog: path and text.
