@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("collecting: wrong input", None, wrong_input),
         trial("collecting: releases without a task", None, no_candidates),
+        trial("collecting: a release without tests between", None, gap),
         trial("collecting: tests that cannot be", obstacle(), no_tasks),
         trial("collecting: releases are split", obstacle(), splitting),
         trial("collecting: a kill while splitting", obstacle(), kill),
@@ -167,6 +168,55 @@ fn wrong_input() -> Result<(), Failed> {
         INPUT,
         &["--since"],
     )
+}
+
+/// A release without tests is passed over, and what it changed is the next
+/// one's; data of a package belongs to it, documents do not.
+fn gap() -> Result<(), Failed> {
+    let code = |value: u32| format!("def f():\n    return {value}\n");
+    let (one, two, three) = (code(1), code(2), code(3));
+    let index = Index::serve(&[(
+        "gap",
+        vec![
+            release(
+                "gap",
+                "1.0",
+                &[("pair/__init__.py", &one), ("tests/test_f.py", "A = 1\n")],
+            ),
+            release("gap", "1.1", &[("pair/__init__.py", &two)]),
+            release(
+                "gap",
+                "1.2",
+                &[
+                    ("pair/__init__.py", &three),
+                    ("pair/words.txt", "new\n"),
+                    ("docs/index.rst", "New.\n"),
+                    ("tests/test_f.py", "A = 2\n"),
+                ],
+            ),
+        ],
+    )])?;
+    let dir = tempfile::tempdir()?;
+    expect(
+        &index.collect(dir.path(), &["gap"])?,
+        0,
+        &["gap-1.0-1.1: no_tests"],
+    )?;
+    let candidates = rows(&dir.path().join("candidates.jsonl"))?;
+    let [candidate] = &candidates[..] else {
+        return Err(format!("{candidates:?}").into());
+    };
+    let patch = candidate["patch"].as_str().unwrap_or_default();
+    let right = candidate["instance_id"] == "gap-1.0-1.2"
+        && patch.contains("-    return 1\n+    return 3")
+        && patch.contains("words.txt")
+        && !patch.contains("index.rst")
+        && !patch.contains("test_f");
+    if right {
+        Ok(())
+    } else {
+        Err(format!("{candidate}").into())
+    }
 }
 
 fn no_candidates() -> Result<(), Failed> {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use pep440_rs::Version;
 use swegym_core::{Instance, Source};
-use swegym_data::patch::Patch;
+use swegym_data::patch::{Content, Patch};
 use swegym_forge::changelog::{self, Document, Entry};
 use swegym_store::source::{LineEnds, Registry, Release, Requirement, SourceError};
 use tempfile::TempDir;
@@ -39,6 +39,14 @@ struct Unpacked {
     sha256: String,
 }
 
+impl Unpacked {
+    /// Makes room.
+    fn remove(self) {
+        // Gone at the end of the run anyway.
+        let _ = fs::remove_dir_all(self.dir);
+    }
+}
+
 /// The candidates of a package and what fell out, oldest first.
 ///
 /// # Errors
@@ -64,36 +72,65 @@ pub fn candidates(
             "mine its repository instead: `swegym collect git`",
         ));
     }
-    let pairs = pairs(package, releases, range)?;
+    let releases = chosen(package, &releases, range)?;
     let folder = TempDir::new().map_err(|e| Error::io(std::env::temp_dir(), e))?;
-    let mut unpacked: Option<(String, Result<Unpacked, Error>)> = None;
-    let mut found = Vec::new();
-    for (old, new) in pairs {
-        on_step(&format!("{package} {} to {}", old.version, new.version));
-        let before = match unpacked.take() {
-            Some((version, there)) if version == old.version => there,
-            _ => unpack(&registry, package, &old, folder.path()),
-        };
-        let after = unpack(&registry, package, &new, folder.path());
-        let mut raw = candidate(package, &old, &new, &before, &after);
-        // The same inputs give the same rows on every machine.
-        let cache = format!("{}/", registry.cache().display());
+    // The same inputs give the same rows on every machine.
+    let cache = format!("{}/", registry.cache().display());
+    let steady = |mut raw: Raw| {
         raw.detail = raw.detail.replace(&cache, "");
-        found.push(raw);
-        if let Ok(before) = before {
-            // Gone at the end of the run anyway.
-            let _ = fs::remove_dir_all(before.dir);
+        raw
+    };
+    let mut before: Option<(Release, Unpacked)> = None;
+    let mut found = Vec::new();
+    for release in releases {
+        on_step(&format!("{package} {}", release.version));
+        let after = match unpack(&registry, package, &release, folder.path()) {
+            Ok(after) if has_tests(&after.dir) => after,
+            // What it changed belongs to the next release that can be used.
+            unusable => {
+                let id = match &before {
+                    Some((old, _)) => Some(id(package, old, &release)),
+                    None => unusable
+                        .is_err()
+                        .then(|| format!("{package}-{}", release.version)),
+                };
+                if let Some(id) = id {
+                    let raw = match &unusable {
+                        Ok(_) => {
+                            let why = "the source distribution holds no tests";
+                            Raw::dropped(id, "no_tests", why)
+                        }
+                        Err(e) => Raw::dropped(id, "no_archive", e.to_string()),
+                    };
+                    found.push(steady(raw));
+                }
+                match unusable {
+                    // Tests that are new are worth as much as changed ones.
+                    Ok(first) if before.is_none() => first,
+                    unusable => {
+                        unusable.into_iter().for_each(Unpacked::remove);
+                        continue;
+                    }
+                }
+            }
+        };
+        if let Some((old, unpacked)) = before.take() {
+            found.push(steady(candidate(
+                package, &old, &release, &unpacked, &after,
+            )));
+            unpacked.remove();
         }
-        unpacked = Some((new.version, after));
+        before = Some((release, after));
     }
     Ok(found)
 }
 
-fn pairs(
-    package: &str,
-    releases: Vec<Release>,
-    range: &Range,
-) -> Result<Vec<(Release, Release)>, Error> {
+fn id(package: &str, old: &Release, new: &Release) -> String {
+    format!("{package}-{}-{}", old.version, new.version)
+}
+
+/// The releases of a range, oldest first.
+fn chosen(package: &str, releases: &[Release], range: &Range) -> Result<Vec<Release>, Error> {
     let position = |version: &Option<String>, option: &str| match version {
         None => Ok(None),
         Some(version) => {
@@ -120,15 +157,10 @@ fn pairs(
     let first = position(&range.since, "--since")?.unwrap_or(0);
     let last = position(&range.until, "--until")?.unwrap_or(releases.len() - 1);
     let chosen = releases.get(first..=last).unwrap_or_default();
-    let mut pairs: Vec<(Release, Release)> = chosen
-        .windows(2)
-        .map(|pair| (pair[0].clone(), pair[1].clone()))
-        .collect();
-    if let Some(limit) = range.limit {
-        let surplus = pairs.len().saturating_sub(limit);
-        pairs.drain(..surplus);
-    }
-    Ok(pairs)
+    let surplus = range.limit.map_or(0, |limit| {
+        chosen.len().saturating_sub(limit.saturating_add(1))
+    });
+    Ok(chosen[surplus..].to_vec())
 }
 
 fn unpack(
@@ -154,21 +186,20 @@ fn candidate(
     package: &str,
     old: &Release,
     new: &Release,
-    before: &Result<Unpacked, Error>,
-    after: &Result<Unpacked, Error>,
+    before: &Unpacked,
+    after: &Unpacked,
 ) -> Raw {
-    let id = format!("{package}-{}-{}", old.version, new.version);
-    let (before, after) = match (before, after) {
-        (Ok(before), Ok(after)) => (before, after),
-        (Err(e), _) | (_, Err(e)) => return Raw::dropped(id, "no_archive", e.to_string()),
+    let id = id(package, old, new);
+    let packaged = |path: &str| {
+        [before, after].iter().any(|side| {
+            let mut folder = side.dir.join(path);
+            folder.pop() && folder != side.dir && folder.join("__init__.py").is_file()
+        })
     };
-    let (tests, sources) = match diff(&before.dir, &after.dir).map(split) {
-        Ok(parts) => parts,
+    let (tests, sources) = match diff(&before.dir, &after.dir) {
+        Ok(patch) => split(patch, packaged),
         Err(e) => return Raw::dropped(id, "no_diff", e.to_string()),
     };
-    if !has_tests(&after.dir) {
-        return Raw::dropped(id, "no_tests", "the source distribution holds no tests");
-    }
     if tests.files.is_empty() {
         return Raw::dropped(id, "tests_unchanged", "no test changed");
     }
@@ -298,13 +329,17 @@ fn diff(before: &Path, after: &Path) -> Result<Patch, Error> {
     Patch::parse(&output.stdout).map_err(Error::bug)
 }
 
-/// Tests and sources; what is neither (documents, metadata) is left out.
-fn split(patch: Patch) -> (Patch, Patch) {
+/// Tests and sources: Python files, and texts beside the modules of a package.
+/// What is neither (documents, metadata) is left out, and what is compiled: no
+/// patch of a person brings it.
+fn split(patch: Patch, packaged: impl Fn(&str) -> bool) -> (Patch, Patch) {
     let (mut tests, mut sources) = (Patch::default(), Patch::default());
     for file in patch.files {
-        if is_test_path(&file.new_path) {
+        let path = &file.new_path;
+        let is_text = matches!(file.content, Content::Text(_) | Content::None);
+        if is_test_path(path) {
             tests.files.push(file);
-        } else if file.new_path.ends_with(".py") && !is_settings(&file.new_path) {
+        } else if (path.ends_with(".py") || is_text && packaged(path)) && !is_settings(path) {
             sources.files.push(file);
         }
     }

@@ -159,11 +159,11 @@ impl<'a> Splitter<'a> {
             compose::base_tree(&source, candidate).map_err(|e| Error::input(e.to_string(), ""))?;
         let gold = Patch::parse(candidate.patch.as_bytes()).map_err(Error::bug)?;
         let tests = Patch::parse(candidate.test_patch.as_bytes()).map_err(Error::bug)?;
-        let (sources, left) = texts(&tree, gold)?;
+        let (sources, left) = texts(&tree, gold, |_| true)?;
         if !left.files.is_empty() {
             return Ok(None);
         }
-        let (tests, data) = texts(&tree, tests)?;
+        let (tests, data) = texts(&tree, tests, |path| path.ends_with(".py"))?;
         Ok(Some(Self {
             trial,
             candidate,
@@ -474,8 +474,12 @@ impl<'a> Splitter<'a> {
 /// A changed file: path, text before and after.
 type Change = (String, Option<String>, Option<String>);
 
-/// Changed Python files, and the rest of the patch.
-fn texts(tree: &dyn Tree, patch: Patch) -> Result<(Vec<Change>, Patch), Stop> {
+/// Changed texts of which some are wanted, and the rest of the patch.
+fn texts(
+    tree: &dyn Tree,
+    patch: Patch,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Vec<Change>, Patch), Stop> {
     let applied = patch
         .apply(tree, Matching::Exact)
         .map_err(|e| Rejection::new(Reason::PatchFails, e.to_string()))?;
@@ -489,8 +493,8 @@ fn texts(tree: &dyn Tree, patch: Patch) -> Result<(Vec<Change>, Patch), Stop> {
             None => Ok(None),
             Some(entry) => String::from_utf8(entry.bytes).map(Some),
         };
-        let same_path = file.old_path == file.new_path && path.ends_with(".py");
-        match (same_path, text(before), text(after)) {
+        let same_path = file.old_path == file.new_path;
+        match (same_path && wanted(&path), text(before), text(after)) {
             (true, Ok(before), Ok(after)) => changes.push((path, before, after)),
             _ => left.files.push(file),
         }
