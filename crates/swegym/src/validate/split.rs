@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use swegym_core::{Instance, Status};
@@ -35,6 +36,11 @@ pub const PART_OF: &str = "part_of";
 /// A single group of less than this part of the failing tests does not stand
 /// for the release.
 const ENOUGH: f64 = 0.25;
+
+/// A run with some parts may take so many times as long as one with all, and
+/// this much longer.
+const PATIENCE: f64 = 4.0;
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What became of a release.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -144,6 +150,8 @@ struct Baseline {
     steady: BTreeSet<String>,
     /// Runs only the files that `wanted` is in.
     environment: Environment,
+    /// Gives up on half a change that makes a loop endless before long.
+    options: Options,
 }
 
 impl<'a> Splitter<'a> {
@@ -227,7 +235,7 @@ impl<'a> Splitter<'a> {
         let none = Parts::new();
         let tests = self.tests.importable(&self.sources, &none);
         let environment = self.trial.environment;
-        let base = self.look(environment, "", &self.test_patch(&tests, None, true))?;
+        let base = self.look(self.trial, "", &self.test_patch(&tests, None, true))?;
         let passed = |seen: &Observation| -> BTreeSet<String> {
             seen.with_status(&Status::Passed).cloned().collect()
         };
@@ -246,7 +254,10 @@ impl<'a> Splitter<'a> {
             own: BTreeMap::new(),
             steady: with_gold.intersection(&before).cloned().collect(),
             environment: environment.clone(),
+            options: self.trial.options.clone(),
         };
+        let timeout = &mut baseline.options.grading.timeout;
+        *timeout = (GRACE + Duration::from_secs_f64(PATIENCE * gold.seconds)).min(*timeout);
         for test in turned {
             let (mut sources, mut tests) = (Parts::new(), Parts::new());
             for (path, line) in gold.trace.get(test).into_iter().flatten() {
@@ -303,9 +314,14 @@ impl<'a> Splitter<'a> {
         if let Some(outcome) = self.known.runs.get(key) {
             return Ok(outcome);
         }
-        let seen = self.look(environment, &patch, &test_patch)?;
+        let trial = Trial {
+            environment,
+            options: &baseline.options,
+            ..self.trial
+        };
+        let seen = self.look(trial, &patch, &test_patch)?;
         let passes = |test: &&String| seen.tests.get(*test) == Some(&Status::Passed);
-        let outcome = match finished(&seen, &self.trial.options.grading) {
+        let outcome = match finished(&seen, &baseline.options.grading) {
             Ok(()) => Outcome {
                 passed: baseline.wanted.keys().filter(passes).cloned().collect(),
                 harm: !baseline.steady.iter().all(|test| passes(&test)),
@@ -319,18 +335,9 @@ impl<'a> Splitter<'a> {
         Ok(outcome)
     }
 
-    fn look(
-        &self,
-        environment: &Environment,
-        patch: &str,
-        test_patch: &str,
-    ) -> Result<Observation, Error> {
+    fn look(&self, trial: Trial<'_>, patch: &str, test_patch: &str) -> Result<Observation, Error> {
         let mut instance = self.candidate.clone();
         test_patch.clone_into(&mut instance.test_patch);
-        let trial = Trial {
-            environment,
-            ..self.trial
-        };
         trial.grader(&instance).observe(Look {
             patch,
             ..Look::default()
