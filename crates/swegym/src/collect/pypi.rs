@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use pep440_rs::Version;
 use swegym_core::{Instance, Source};
-use swegym_data::patch::{Content, Patch};
+use swegym_data::patch::{BinaryHunk, Content, FilePatch, Patch};
 use swegym_forge::changelog::{self, Document, Entry};
 use swegym_store::source::{LineEnds, Registry, Release, Requirement, SourceError};
 use tempfile::TempDir;
@@ -197,7 +197,14 @@ fn candidate(
         })
     };
     let (tests, sources) = match diff(&before.dir, &after.dir) {
-        Ok(patch) => split(patch, packaged),
+        Ok(mut patch) => {
+            for file in &mut patch.files {
+                if let Err(e) = no_text_as_binary(file, &before.dir, &after.dir) {
+                    return Raw::dropped(id, "no_diff", e.to_string());
+                }
+            }
+            split(patch, packaged)
+        }
         Err(e) => return Raw::dropped(id, "no_diff", e.to_string()),
     };
     if tests.files.is_empty() {
@@ -316,7 +323,8 @@ fn diff(before: &Path, after: &Path) -> Result<Patch, Error> {
     }
     let output = Command::new("git")
         .args(["diff", "--no-index", "--no-prefix", "--no-color"])
-        .args(["--no-ext-diff", "--binary", "--no-renames", "a/", "b/"])
+        .args(["--no-ext-diff", "--binary", "--full-index", "--no-renames"])
+        .args(["a/", "b/"])
         .current_dir(dir.path())
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -327,6 +335,26 @@ fn diff(before: &Path, after: &Path) -> Result<Patch, Error> {
         return Err(Error::bug(String::from_utf8_lossy(&output.stderr)));
     }
     Patch::parse(&output.stdout).map_err(Error::bug)
+}
+
+/// Makes a change of lines that are no UTF-8 one of bytes: datasets hold text.
+fn no_text_as_binary(file: &mut FilePatch, before: &Path, after: &Path) -> Result<(), Error> {
+    let mut lines = file.hunks().iter().flat_map(|hunk| &hunk.lines);
+    if lines.all(|line| std::str::from_utf8(&line.text).is_ok()) {
+        return Ok(());
+    }
+    let bytes = |root: &Path, path: &str| {
+        let path = root.join(path);
+        match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(|e| Error::io(path, e)),
+        }
+    };
+    file.content = Content::Binary {
+        forward: BinaryHunk::literal(&bytes(after, &file.new_path)?),
+        reverse: Some(BinaryHunk::literal(&bytes(before, &file.old_path)?)),
+    };
+    Ok(())
 }
 
 /// Tests and sources: Python files, and texts beside the modules of a package.
@@ -369,4 +397,45 @@ fn has_tests(dir: &Path) -> bool {
 
 fn reachable(e: SourceError) -> Error {
     Error::setup(e.to_string(), "is the package registry reachable?")
+}
+
+#[cfg(test)]
+mod tests {
+    use swegym_data::patch::{DirTree, Matching};
+
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_survive_a_dataset() {
+        let dir = TempDir::new().unwrap();
+        let [before, after] = ["before", "after"].map(|name| {
+            let folder = dir.path().join(name);
+            fs::create_dir_all(folder.join("tests")).unwrap();
+            folder
+        });
+        let path = "tests/latin.txt";
+        fs::write(before.join(path), b"caf\xe9\n").unwrap();
+        fs::write(after.join(path), b"th\xe9\n").unwrap();
+        fs::write(after.join("tests/plain.txt"), "plain\n").unwrap();
+        let mut patch = diff(&before, &after).unwrap();
+        for file in &mut patch.files {
+            no_text_as_binary(file, &before, &after).unwrap();
+        }
+        let text = String::from_utf8(patch.render()).unwrap();
+        assert!(text.contains("GIT binary patch") && text.contains("+plain"));
+        let read = Patch::parse(text.as_bytes()).unwrap();
+        let applied = read.apply(&DirTree::new(&before), Matching::Exact).unwrap();
+        let entry = applied.files[path].as_ref().unwrap();
+        assert_eq!(entry.bytes, b"th\xe9\n");
+        // git reads it, too.
+        fs::write(dir.path().join("patch"), &text).unwrap();
+        let status = Command::new("git")
+            .args(["apply", "../patch"])
+            .current_dir(&before)
+            .env("GIT_CEILING_DIRECTORIES", dir.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        assert_eq!(fs::read(before.join(path)).unwrap(), b"th\xe9\n");
+    }
 }
