@@ -309,6 +309,7 @@ fn no_tasks() -> Result<(), Failed> {
     };
     let service = "def test_f():\n    import socket\n    socket.create_connection(('127.0.0.1', 5432))\n    assert f() == 2\n";
     let hangs = "def test_f():\n    while f() == 2:\n        pass\n";
+    let endless = "def test_f():\n    while f() == 1:\n        pass\n\n\ndef test_g():\n    assert f() == 2\n";
     let index = Index::serve(&[
         (
             "made-service",
@@ -324,11 +325,18 @@ fn no_tasks() -> Result<(), Failed> {
                 with("made-hang", "1.1", 2, hangs),
             ],
         ),
+        (
+            "made-endless",
+            vec![
+                with("made-endless", "1.0", 1, ""),
+                with("made-endless", "1.1", 2, endless),
+            ],
+        ),
     ])?;
     let dir = tempfile::tempdir()?;
     let collected = dir.path().join("collected");
     expect(
-        &index.collect(&collected, &["made-service", "made-hang"])?,
+        &index.collect(&collected, &["made-service", "made-hang", "made-endless"])?,
         0,
         &[],
     )?;
@@ -352,7 +360,15 @@ fn no_tasks() -> Result<(), Failed> {
             return Err(format!("{id}: no log").into());
         }
     }
-    Ok(())
+    // A test that hangs without the fix is in no task, the others are.
+    let tasks = rows(&out.join("tasks.jsonl"))?;
+    match &tasks[..] {
+        [task] if strings(task, "FAIL_TO_PASS") == ["tests/test_f.py::test_g"] => Ok(()),
+        other => {
+            let rejected = fs::read_to_string(out.join("rejected.jsonl"))?;
+            Err(format!("{other:?}\n{rejected}").into())
+        }
+    }
 }
 
 const WORDS: &str = "\

@@ -42,6 +42,10 @@ const ENOUGH: f64 = 0.25;
 const PATIENCE: f64 = 4.0;
 const GRACE: Duration = Duration::from_secs(20);
 
+/// Tests that may be found to hang without the fix, before the release is
+/// given up: each costs a run to its limit.
+const MOST_ENDLESS: usize = 4;
+
 /// What became of a release.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Split {
@@ -148,6 +152,8 @@ struct Baseline {
     own: BTreeMap<String, Parts>,
     /// Tests that pass before and with gold.
     steady: BTreeSet<String>,
+    /// Parts of tests that do not end without the fix.
+    hanging: Parts,
     /// Runs only the files that `wanted` is in.
     environment: Environment,
     /// Gives up on half a change that makes a loop endless before long.
@@ -220,7 +226,7 @@ impl<'a> Splitter<'a> {
         Ok(split)
     }
 
-    /// All parts once, with a trace, and none once.
+    /// All parts once, with a trace, and none twice.
     fn baseline(&self) -> Result<(Baseline, usize), Stop> {
         let options = &self.trial.options.grading;
         let gold = self.trial.grader(self.candidate).observe(Look {
@@ -232,16 +238,51 @@ impl<'a> Splitter<'a> {
             ..Look::default()
         })?;
         finished(&gold, options)?;
-        let none = Parts::new();
-        let tests = self.tests.importable(&self.sources, &none);
-        let environment = self.trial.environment;
-        let base = self.look(self.trial, "", &self.test_patch(&tests, None, true))?;
+        let mut baseline = Baseline {
+            wanted: BTreeMap::new(),
+            own: BTreeMap::new(),
+            steady: BTreeSet::new(),
+            hanging: Parts::new(),
+            environment: self.trial.environment.clone(),
+            options: self.trial.options.clone(),
+        };
+        let timeout = &mut baseline.options.grading.timeout;
+        *timeout = (GRACE + Duration::from_secs_f64(PATIENCE * gold.seconds)).min(*timeout);
+        let mut runs = 1;
+        let base = loop {
+            runs += 1;
+            let base = self.without_parts(&baseline)?;
+            let Err(rejection) = finished(&base, &baseline.options.grading) else {
+                break base;
+            };
+            // Without the fix, a test may never end: no task can have it.
+            let endless = gold.tests.keys().find(|id| !base.tests.contains_key(*id));
+            let own = endless.map(|id| self.defining(&gold, id));
+            match own {
+                Some(own) if !own.is_subset(&baseline.hanging) && runs <= MOST_ENDLESS + 1 => {
+                    baseline.hanging.extend(own);
+                }
+                _ if rejection.reason == Reason::NoTests => break base,
+                _ => return Err(rejection.into()),
+            }
+        };
         let passed = |seen: &Observation| -> BTreeSet<String> {
             seen.with_status(&Status::Passed).cloned().collect()
         };
         let (with_gold, before) = (passed(&gold), passed(&base));
-        let turned: Vec<&String> = with_gold.difference(&before).collect();
-        if turned.is_empty() {
+        baseline.steady = with_gold.intersection(&before).cloned().collect();
+        for test in with_gold.difference(&before) {
+            let own = self.entered(&self.tests, &gold, test);
+            if !own.is_disjoint(&baseline.hanging) {
+                continue;
+            }
+            let own = self.tests.closure(&own);
+            let mut sources = self.entered(&self.sources, &gold, test);
+            sources.extend(self.sources.named_by(&self.tests, &own));
+            baseline.wanted.insert(test.clone(), sources);
+            baseline.own.insert(test.clone(), own);
+        }
+        if baseline.wanted.is_empty() {
             let (_, dropped, _) = lists(Runs {
                 base: std::slice::from_ref(&base),
                 gold: std::slice::from_ref(&gold),
@@ -249,28 +290,43 @@ impl<'a> Splitter<'a> {
             });
             return Err(no_change(&dropped).with_log(&gold.log).into());
         }
-        let mut baseline = Baseline {
-            wanted: BTreeMap::new(),
-            own: BTreeMap::new(),
-            steady: with_gold.intersection(&before).cloned().collect(),
-            environment: environment.clone(),
-            options: self.trial.options.clone(),
-        };
-        let timeout = &mut baseline.options.grading.timeout;
-        *timeout = (GRACE + Duration::from_secs_f64(PATIENCE * gold.seconds)).min(*timeout);
-        for test in turned {
-            let (mut sources, mut tests) = (Parts::new(), Parts::new());
-            for (path, line) in gold.trace.get(test).into_iter().flatten() {
-                sources.extend(self.sources.at(path, *line as usize));
-                tests.extend(self.tests.at(path, *line as usize));
-            }
-            let tests = self.tests.closure(&tests);
-            sources.extend(self.sources.named_by(&self.tests, &tests));
-            baseline.wanted.insert(test.clone(), sources);
-            baseline.own.insert(test.clone(), tests);
-        }
         self.narrow(&mut baseline);
-        Ok((baseline, 2))
+        // What passes with the other files alone, or by chance, is no measure.
+        let again = passed(&self.without_parts(&baseline)?);
+        baseline.steady.retain(|test| again.contains(test));
+        baseline.wanted.retain(|test, _| !again.contains(test));
+        Ok((baseline, runs + 1))
+    }
+
+    /// The old release with those of the new tests that can be imported.
+    fn without_parts(&self, baseline: &Baseline) -> Result<Observation, Error> {
+        let tests = self.tests.importable(&self.sources, &Parts::new());
+        let tests = tests.difference(&baseline.hanging).copied().collect();
+        let trial = Trial {
+            environment: &baseline.environment,
+            options: &baseline.options,
+            ..self.trial
+        };
+        self.look(trial, "", &self.test_patch(&tests, None, true))
+    }
+
+    /// The part with the function of a test, without what it calls.
+    fn defining(&self, seen: &Observation, test: &str) -> Parts {
+        let mut parts = self.entered(&self.tests, seen, test);
+        parts.retain(|&part| {
+            let names = self.tests.parts[part].names.iter();
+            names
+                .filter_map(|name| name.rsplit('.').next())
+                .any(|name| test.contains(name))
+        });
+        parts
+    }
+
+    /// Parts that a test ran.
+    fn entered(&self, release: &Release, seen: &Observation, test: &str) -> Parts {
+        let ran = seen.trace.get(test).into_iter().flatten();
+        ran.filter_map(|(path, line)| release.at(path, *line as usize))
+            .collect()
     }
 
     /// Leaves out of the command the files of pytest that hold no test that
@@ -301,7 +357,8 @@ impl<'a> Splitter<'a> {
         tests: &Parts,
         data: bool,
     ) -> Result<Outcome, Stop> {
-        let test_patch = self.test_patch(tests, None, data);
+        let tests = tests.difference(&baseline.hanging).copied().collect();
+        let test_patch = self.test_patch(&tests, None, data);
         let patch = self.patch(parts);
         let environment = &baseline.environment;
         let key = (
@@ -390,6 +447,7 @@ impl<'a> Splitter<'a> {
         let own = group.tests.iter().filter_map(|test| baseline.own.get(test));
         let own: Parts = own.flatten().copied().collect();
         let all = self.tests.importable(&self.sources, &group.parts);
+        let all = all.difference(&baseline.hanging).copied().collect();
         let has_data = !self.data.files.is_empty();
         for (tests, data) in [(&own, false), (&own, true), (&all, true)] {
             if data && !has_data && tests == &own || tests.is_empty() {
