@@ -298,6 +298,8 @@ pub struct SynthArgs {
 Examples:
   swegym validate collected/candidates.jsonl --out tasks
   swegym validate SWE-Gym/SWE-Gym-Lite --instance getmoto__moto-7365
+Candidates that `collect pypi` made are whole releases: they are split first,
+where their parts stand on their own.
 Writes DIR/tasks.jsonl, DIR/rejected.jsonl with the reason of each, DIR/logs and
 DIR/funnel.json. A killed run goes on where it was.")]
 pub struct ValidateArgs {
@@ -318,6 +320,9 @@ pub struct ValidateArgs {
     /// Try no tampering patches
     #[arg(long)]
     pub no_cheats: bool,
+    /// Keep releases whole, instead of splitting them into independent tasks
+    #[arg(long)]
+    pub whole: bool,
     /// Folder to write
     #[arg(long, value_name = "DIR", default_value = "validated")]
     pub out: PathBuf,

@@ -114,6 +114,13 @@ impl Progress {
         self.bar.set_position(done);
     }
 
+    /// Begins anew with other items, of which an earlier run finished some.
+    pub fn restart(&mut self, total: usize, done: usize) {
+        self.started = Instant::now();
+        self.bar.set_length(total as u64);
+        self.resume(done as u64);
+    }
+
     pub fn advance(&self, note: &str) {
         self.bar.inc(1);
         self.note(note);

@@ -28,6 +28,7 @@ mod recipe;
 mod rows;
 mod shell;
 mod specs;
+pub mod split;
 pub mod symptom;
 mod tree;
 pub mod twin;

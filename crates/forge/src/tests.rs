@@ -4,7 +4,7 @@ use jiff::civil::date;
 use swegym_core::Instance;
 
 use crate::directives::{Select, select};
-use crate::infer::requirements::{all_pinned, canonical, normal, own_extras, read};
+use crate::infer::requirements::{admits, all_pinned, canonical, normal, own_extras, read};
 use crate::infer::tox;
 use crate::infer::{Facts, cutoff, declared_dependencies};
 use crate::ini::Ini;
@@ -173,6 +173,37 @@ fn names_and_pins() {
     ]));
     assert!(!all_pinned(&["a==1".into(), "b>=2".into()]));
     assert!(!all_pinned(&[]));
+}
+
+#[test]
+fn markers_admit_pythons() {
+    for (requirement, holds) in [
+        ("pytest>=7", true),
+        ("pytest>=7,<8; python_version < '3.8'", false),
+        ("pytest; python_version >= '3.8' and extra == 'test'", true),
+        ("pytest; sys_platform == 'win32'", false),
+        ("not a requirement", false),
+    ] {
+        assert_eq!(admits(requirement, PY39), holds, "{requirement}");
+    }
+}
+
+#[test]
+fn a_requirement_of_other_pythons_hides_none() {
+    let tree = tree([
+        (
+            "pyproject.toml",
+            "[project]\nname = 'x'\nversion = '1'\n[project.optional-dependencies]\ntest = [\"pytest<8; python_version < '3.8'\"]\n",
+        ),
+        ("tests/test_x.py", "import pytest\n"),
+    ]);
+    let instance = Instance {
+        created_at: Some("2024-01-01".into()),
+        ..Instance::default()
+    };
+    let available = [PY39];
+    let recipes = crate::infer::infer(&instance, &tree, &available);
+    assert_eq!(recipes[0].recipe.optional, ["pytest"]);
 }
 
 #[test]

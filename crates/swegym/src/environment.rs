@@ -42,7 +42,7 @@ pub const TESTBED: &str = "/testbed";
 pub const VENV: &str = "/opt/venv";
 
 /// Part of every key: a new way to build makes new environments.
-const BUILDER_VERSION: u32 = 4;
+const BUILDER_VERSION: u32 = 5;
 /// The same for the dependencies alone.
 const DEPS_VERSION: u32 = 3;
 /// Longest build step.

@@ -177,6 +177,11 @@ fn releases(ui: &Ui, global: &Global, args: CollectPypiArgs) -> Result<u8, Error
         ui.data(table(&["package", "pairs", "candidates"], &[1, 2], lines));
         print_funnel(ui, &funnel);
     });
+    for row in &rows {
+        if let Some(reason) = &row.reason {
+            ui.say(format!("{}: {reason}: {}", row.instance_id, row.detail));
+        }
+    }
     ui.say(format!("\ncandidates in {}", path.display()));
     ui.hint(format!("swegym validate {}", path.display()));
     if found.len() < total {

@@ -13,7 +13,7 @@ use swegym_forge::Mode;
 
 use crate::args::{Global, ValidateArgs};
 use crate::commands::{self, collect::print_funnel};
-use crate::ui::{DIM, Ui};
+use crate::ui::{DIM, Progress, Ui};
 
 pub fn run(ui: &Ui, global: &Global, args: ValidateArgs) -> Result<u8, Error> {
     let home = commands::home(global)?;
@@ -31,19 +31,28 @@ pub fn run(ui: &Ui, global: &Global, args: ValidateArgs) -> Result<u8, Error> {
             },
             twins: !args.no_twins,
             cheats: !args.no_cheats,
+            split: !args.whole,
         },
         dispatch: dispatch::Options::with_workers(args.jobs),
         scratch: home.scratch(),
     };
     let cancel = commands::cancel_on_ctrl_c();
     let mut progress = ui.progress(plan.candidates.len(), "validate");
-    let summary = stage::run(&plan, environments, &cancel, &mut |event| match event {
-        Event::Begin { total, resumed } => {
-            if resumed > 0 {
-                ui.say(format!("{resumed} of {total} were done before"));
-            }
-            progress.resume(resumed as u64);
+    let resume = |progress: &mut Progress, total, resumed| {
+        if resumed > 0 {
+            ui.say(format!("{resumed} of {total} were done before"));
         }
+        progress.restart(total, resumed);
+    };
+    let summary = stage::run(&plan, environments, &cancel, &mut |event| match event {
+        Event::Splitting { total, resumed } => {
+            ui.say(format!("{total} releases to split into tasks"));
+            resume(&mut progress, total, resumed);
+        }
+        Event::Split { instance_id, tasks } => {
+            progress.advance(&format!("{instance_id}: {tasks} to validate"));
+        }
+        Event::Begin { total, resumed } => resume(&mut progress, total, resumed),
         Event::Retrying { instance_id, why } => {
             progress.warn(format!("{instance_id}: {why}; trying again"));
         }
@@ -59,6 +68,12 @@ pub fn run(ui: &Ui, global: &Global, args: ValidateArgs) -> Result<u8, Error> {
     let inputs = [PathBuf::from(args.file)];
     Step::here(&summary.funnel, &inputs)?.write(&plan.dir, &["tasks.jsonl", "rejected.jsonl"])?;
     ui.answer(&summary, |ui| print_funnel(ui, &summary.funnel));
+    if summary.releases > 0 {
+        ui.say(format!(
+            "\n{} releases gave {} candidates",
+            summary.releases, summary.from_releases
+        ));
+    }
     ui.say(format!(
         "\n{} tasks, {} of them with twin mutants",
         summary.kept, summary.with_mutants

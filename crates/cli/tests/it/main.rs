@@ -1,6 +1,7 @@
 //! The program as its users see it: output, exit codes, kills.
 
 mod bad_input;
+mod collecting;
 mod datasets;
 mod git;
 mod kills;
@@ -12,6 +13,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = bad_input::trials();
     trials.extend(datasets::trials());
+    trials.extend(collecting::trials());
     trials.extend(git::trials());
     trials.extend(kills::trials());
     libtest_mimic::run(&arguments, trials).exit();

@@ -19,7 +19,7 @@ use std::collections::HashSet;
 
 use jiff::civil::Date;
 use pep440_rs::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use files::{Role, role};
 pub use noise::Noise;
@@ -36,7 +36,8 @@ pub struct Document<'a> {
 }
 
 /// One change that a changelog names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Entry {
     /// What it says, as plain text: code in back-ticks, links as their text,
     /// inner lists with `- `.
@@ -52,7 +53,11 @@ pub struct Entry {
     pub references: Vec<String>,
     /// The version it belongs to; none for fragments and what was not yet
     /// released.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "as_text",
+        deserialize_with = "from_text"
+    )]
     pub version: Option<Version>,
     /// Day of that version.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,8 +79,14 @@ fn as_text<S: serde::Serializer>(version: &Option<Version>, s: S) -> Result<S::O
     }
 }
 
+fn from_text<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Version>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom))
+        .transpose()
+}
+
 /// Kinds of changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A vulnerability closed.

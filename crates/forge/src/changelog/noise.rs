@@ -1,12 +1,12 @@
 //! Entries that are no task for a programmer.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Kind;
 use crate::pattern::patterns;
 
 /// Why an entry is left out of a task's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Noise {
     /// Versions of other packages.

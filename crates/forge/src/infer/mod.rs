@@ -63,8 +63,9 @@ const DEV_NAMES: [&str; 7] = [
 const RELAXED_DAYS: i32 = 365;
 
 /// Requirements under way to a recipe: name -> what was said of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Wanted {
+    python: PyVersion,
     required: Vec<String>,
     optional: Vec<String>,
     names: BTreeSet<String>,
@@ -72,18 +73,33 @@ struct Wanted {
 }
 
 impl Wanted {
+    fn of(python: PyVersion) -> Self {
+        Self {
+            python,
+            required: Vec::new(),
+            optional: Vec::new(),
+            names: BTreeSet::new(),
+            notes: Vec::new(),
+        }
+    }
+
     fn require(&mut self, requirement: &str) {
         if let Some(requirement) = requirements::normal(requirement) {
-            self.names.extend(requirements::name(&requirement));
+            if requirements::admits(&requirement, self.python) {
+                self.names.extend(requirements::name(&requirement));
+            }
             if !self.required.contains(&requirement) {
                 self.required.push(requirement);
             }
         }
     }
 
-    /// Adds an optional requirement unless its name is known already.
+    /// Adds an optional requirement unless its name is known already. One for
+    /// other Pythons is none, and does not stand in the way of another.
     fn want(&mut self, requirement: &str) -> bool {
-        let Some(requirement) = requirements::normal(requirement) else {
+        let Some(requirement) = requirements::normal(requirement)
+            .filter(|requirement| requirements::admits(requirement, self.python))
+        else {
             return false;
         };
         let new = requirements::name(&requirement).is_some_and(|n| self.names.insert(n));
@@ -254,7 +270,7 @@ fn recipe(
         .collect();
     let tests = tests_scan::scan(tree, &hidden);
     let config = pytest_config::read(tree, &project);
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted::of(python);
     // The project is never its own dependency.
     wanted.names.extend(project.name.clone());
     for seed in ["pip", "setuptools", "wheel"] {

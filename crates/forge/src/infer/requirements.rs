@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{
+    MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl,
+};
 
+use crate::PyVersion;
 use crate::tree::{Tree, join, parent};
 
 /// What a requirement file asks for, with everything it includes.
@@ -132,6 +135,30 @@ pub(crate) fn normal(text: &str) -> Option<String> {
 
 pub(crate) fn parse(text: &str) -> Option<Requirement<VerbatimUrl>> {
     Requirement::from_str(text).ok()
+}
+
+/// Whether a requirement is one on Linux with a Python, whatever the extra.
+pub(crate) fn admits(requirement: &str, python: PyVersion) -> bool {
+    let Some(requirement) = parse(requirement) else {
+        return false;
+    };
+    let version = python.to_string();
+    let full = format!("{version}.0");
+    let environment = MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+        implementation_name: "cpython",
+        implementation_version: &full,
+        os_name: "posix",
+        platform_machine: std::env::consts::ARCH,
+        platform_python_implementation: "CPython",
+        platform_release: "",
+        platform_system: "Linux",
+        platform_version: "",
+        python_full_version: &full,
+        python_version: &version,
+        sys_platform: "linux",
+    });
+    let marker = requirement.marker.simplify_extras_with(|_| true);
+    environment.is_ok_and(|environment| marker.evaluate(&environment, &[]))
 }
 
 /// Normalised distribution name (PEP 503) of a requirement string.

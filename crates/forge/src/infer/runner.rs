@@ -89,7 +89,10 @@ pub(crate) fn infer(
     } else {
         "pytest, which runs other frameworks' tests too".to_owned()
     };
-    let mut found = runner("pytest -rA", Framework::Pytest, Select::PythonFiles, &why);
+    // Without the option, a module that cannot be imported yet would keep the
+    // tests of all others from being run.
+    let command = "pytest -rA --continue-on-collection-errors";
+    let mut found = runner(command, Framework::Pytest, Select::PythonFiles, &why);
     if config.is_parallel() {
         found.command.push_str(" -n0");
     }

@@ -98,7 +98,8 @@ impl Registry {
         without_password(&self.index)
     }
 
-    pub(crate) fn cache(&self) -> &Path {
+    /// The folder of what was downloaded.
+    pub fn cache(&self) -> &Path {
         &self.cache
     }
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use pep440_rs::Version;
 use swegym_core::{Instance, Source};
-use swegym_data::patch::Patch;
+use swegym_data::patch::{BinaryHunk, Content, FilePatch, Patch};
 use swegym_forge::changelog::{self, Document, Entry};
 use swegym_store::source::{LineEnds, Registry, Release, Requirement, SourceError};
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ use super::Raw;
 use crate::Error;
 use crate::home::Home;
 use crate::protect::is_test_path;
+use crate::validate::split::ENTRIES;
 
 /// Gold patches beyond this many changed files are rewrites.
 const MAX_SOURCES: usize = 200;
@@ -36,6 +37,14 @@ pub struct Range {
 struct Unpacked {
     dir: PathBuf,
     sha256: String,
+}
+
+impl Unpacked {
+    /// Makes room.
+    fn remove(self) {
+        // Gone at the end of the run anyway.
+        let _ = fs::remove_dir_all(self.dir);
+    }
 }
 
 /// The candidates of a package and what fell out, oldest first.
@@ -63,32 +72,65 @@ pub fn candidates(
             "mine its repository instead: `swegym collect git`",
         ));
     }
-    let pairs = pairs(package, releases, range)?;
+    let releases = chosen(package, &releases, range)?;
     let folder = TempDir::new().map_err(|e| Error::io(std::env::temp_dir(), e))?;
-    let mut unpacked: Option<(String, Result<Unpacked, Error>)> = None;
+    // The same inputs give the same rows on every machine.
+    let cache = format!("{}/", registry.cache().display());
+    let steady = |mut raw: Raw| {
+        raw.detail = raw.detail.replace(&cache, "");
+        raw
+    };
+    let mut before: Option<(Release, Unpacked)> = None;
     let mut found = Vec::new();
-    for (old, new) in pairs {
-        on_step(&format!("{package} {} to {}", old.version, new.version));
-        let before = match unpacked.take() {
-            Some((version, there)) if version == old.version => there,
-            _ => unpack(&registry, package, &old, folder.path()),
+    for release in releases {
+        on_step(&format!("{package} {}", release.version));
+        let after = match unpack(&registry, package, &release, folder.path()) {
+            Ok(after) if has_tests(&after.dir) => after,
+            // What it changed belongs to the next release that can be used.
+            unusable => {
+                let id = match &before {
+                    Some((old, _)) => Some(id(package, old, &release)),
+                    None => unusable
+                        .is_err()
+                        .then(|| format!("{package}-{}", release.version)),
+                };
+                if let Some(id) = id {
+                    let raw = match &unusable {
+                        Ok(_) => {
+                            let why = "the source distribution holds no tests";
+                            Raw::dropped(id, "no_tests", why)
+                        }
+                        Err(e) => Raw::dropped(id, "no_archive", e.to_string()),
+                    };
+                    found.push(steady(raw));
+                }
+                match unusable {
+                    // Tests that are new are worth as much as changed ones.
+                    Ok(first) if before.is_none() => first,
+                    unusable => {
+                        unusable.into_iter().for_each(Unpacked::remove);
+                        continue;
+                    }
+                }
+            }
         };
-        let after = unpack(&registry, package, &new, folder.path());
-        found.push(candidate(package, &old, &new, &before, &after));
-        if let Ok(before) = before {
-            // Gone at the end of the run anyway.
-            let _ = fs::remove_dir_all(before.dir);
+        if let Some((old, unpacked)) = before.take() {
+            found.push(steady(candidate(
+                package, &old, &release, &unpacked, &after,
+            )));
+            unpacked.remove();
         }
-        unpacked = Some((new.version, after));
+        before = Some((release, after));
     }
     Ok(found)
 }
 
-fn pairs(
-    package: &str,
-    releases: Vec<Release>,
-    range: &Range,
-) -> Result<Vec<(Release, Release)>, Error> {
+fn id(package: &str, old: &Release, new: &Release) -> String {
+    format!("{package}-{}-{}", old.version, new.version)
+}
+
+/// The releases of a range, oldest first.
+fn chosen(package: &str, releases: &[Release], range: &Range) -> Result<Vec<Release>, Error> {
     let position = |version: &Option<String>, option: &str| match version {
         None => Ok(None),
         Some(version) => {
@@ -115,15 +157,10 @@ fn pairs(
     let first = position(&range.since, "--since")?.unwrap_or(0);
     let last = position(&range.until, "--until")?.unwrap_or(releases.len() - 1);
     let chosen = releases.get(first..=last).unwrap_or_default();
-    let mut pairs: Vec<(Release, Release)> = chosen
-        .windows(2)
-        .map(|pair| (pair[0].clone(), pair[1].clone()))
-        .collect();
-    if let Some(limit) = range.limit {
-        let surplus = pairs.len().saturating_sub(limit);
-        pairs.drain(..surplus);
-    }
-    Ok(pairs)
+    let surplus = range.limit.map_or(0, |limit| {
+        chosen.len().saturating_sub(limit.saturating_add(1))
+    });
+    Ok(chosen[surplus..].to_vec())
 }
 
 fn unpack(
@@ -149,21 +186,27 @@ fn candidate(
     package: &str,
     old: &Release,
     new: &Release,
-    before: &Result<Unpacked, Error>,
-    after: &Result<Unpacked, Error>,
+    before: &Unpacked,
+    after: &Unpacked,
 ) -> Raw {
-    let id = format!("{package}-{}-{}", old.version, new.version);
-    let (before, after) = match (before, after) {
-        (Ok(before), Ok(after)) => (before, after),
-        (Err(e), _) | (_, Err(e)) => return Raw::dropped(id, "no_archive", e.to_string()),
+    let id = id(package, old, new);
+    let packaged = |path: &str| {
+        [before, after].iter().any(|side| {
+            let mut folder = side.dir.join(path);
+            folder.pop() && folder != side.dir && folder.join("__init__.py").is_file()
+        })
     };
-    let (tests, sources) = match diff(&before.dir, &after.dir).map(split) {
-        Ok(parts) => parts,
+    let (tests, sources) = match diff(&before.dir, &after.dir) {
+        Ok(mut patch) => {
+            for file in &mut patch.files {
+                if let Err(e) = no_text_as_binary(file, &before.dir, &after.dir) {
+                    return Raw::dropped(id, "no_diff", e.to_string());
+                }
+            }
+            split(patch, packaged)
+        }
         Err(e) => return Raw::dropped(id, "no_diff", e.to_string()),
     };
-    if !has_tests(&after.dir) {
-        return Raw::dropped(id, "no_tests", "the source distribution holds no tests");
-    }
     if tests.files.is_empty() {
         return Raw::dropped(id, "tests_unchanged", "no test changed");
     }
@@ -176,9 +219,22 @@ fn candidate(
     }
     let text = |patch: &Patch| String::from_utf8_lossy(&patch.render()).into_owned();
     // Validation writes a text from what fails where the changelog has none.
-    let (problem_statement, detail) = match statement(package, old, new, before, after) {
-        Ok(text) => (text, String::new()),
-        Err(why) => (String::new(), why),
+    let (entries, problem_statement, detail) = match entries(old, new, before, after) {
+        Ok(entries) => {
+            let all: Vec<&Entry> = entries.iter().collect();
+            match changelog::problem_statement(&all, package, &old.version) {
+                Some(text) => (entries, text, String::new()),
+                None => {
+                    let why = "its entries tell of nothing that tests could see";
+                    (entries, String::new(), why.to_owned())
+                }
+            }
+        }
+        Err(why) => (Vec::new(), String::new(), why),
+    };
+    let entries = match serde_json::to_value(&entries) {
+        Ok(entries) => entries,
+        Err(e) => return Raw::dropped(id, "no_text", e.to_string()),
     };
     let instance = Instance {
         instance_id: id.clone(),
@@ -194,6 +250,8 @@ fn candidate(
             sha256: Some(before.sha256.clone()),
             extra: serde_json::Map::new(),
         }),
+        // Validation gives each part of the release its own.
+        extra: [(ENTRIES.to_owned(), entries)].into_iter().collect(),
         ..Instance::default()
     };
     Raw {
@@ -204,17 +262,16 @@ fn candidate(
     }
 }
 
-/// What the changelog says of the release, as an issue.
+/// What the changelog says of the release.
 ///
 /// # Errors
 /// In a line, why it says nothing.
-fn statement(
-    package: &str,
+fn entries(
     old: &Release,
     new: &Release,
     before: &Unpacked,
     after: &Unpacked,
-) -> Result<String, String> {
+) -> Result<Vec<Entry>, String> {
     let version = |release: &Release| {
         Version::from_str(&release.version).map_err(|e| format!("{}: {e}", release.version))
     };
@@ -226,9 +283,7 @@ fn statement(
         &version(new)?,
     )
     .map_err(|nothing| nothing.to_string())?;
-    let relevant: Vec<&Entry> = found.relevant().collect();
-    changelog::problem_statement(&relevant, package, &old.version)
-        .ok_or_else(|| "its entries tell of nothing that tests could see".to_owned())
+    Ok(found.relevant().cloned().collect())
 }
 
 /// Files that may hold a changelog: path and text.
@@ -268,7 +323,8 @@ fn diff(before: &Path, after: &Path) -> Result<Patch, Error> {
     }
     let output = Command::new("git")
         .args(["diff", "--no-index", "--no-prefix", "--no-color"])
-        .args(["--no-ext-diff", "--binary", "--no-renames", "a/", "b/"])
+        .args(["--no-ext-diff", "--binary", "--full-index", "--no-renames"])
+        .args(["a/", "b/"])
         .current_dir(dir.path())
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -281,13 +337,37 @@ fn diff(before: &Path, after: &Path) -> Result<Patch, Error> {
     Patch::parse(&output.stdout).map_err(Error::bug)
 }
 
-/// Tests and sources; what is neither (documents, metadata) is left out.
-fn split(patch: Patch) -> (Patch, Patch) {
+/// Makes a change of lines that are no UTF-8 one of bytes: datasets hold text.
+fn no_text_as_binary(file: &mut FilePatch, before: &Path, after: &Path) -> Result<(), Error> {
+    let mut lines = file.hunks().iter().flat_map(|hunk| &hunk.lines);
+    if lines.all(|line| std::str::from_utf8(&line.text).is_ok()) {
+        return Ok(());
+    }
+    let bytes = |root: &Path, path: &str| {
+        let path = root.join(path);
+        match fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(|e| Error::io(path, e)),
+        }
+    };
+    file.content = Content::Binary {
+        forward: BinaryHunk::literal(&bytes(after, &file.new_path)?),
+        reverse: Some(BinaryHunk::literal(&bytes(before, &file.old_path)?)),
+    };
+    Ok(())
+}
+
+/// Tests and sources: Python files, and texts beside the modules of a package.
+/// What is neither (documents, metadata) is left out, and what is compiled: no
+/// patch of a person brings it.
+fn split(patch: Patch, packaged: impl Fn(&str) -> bool) -> (Patch, Patch) {
     let (mut tests, mut sources) = (Patch::default(), Patch::default());
     for file in patch.files {
-        if is_test_path(&file.new_path) {
+        let path = &file.new_path;
+        let is_text = matches!(file.content, Content::Text(_) | Content::None);
+        if is_test_path(path) {
             tests.files.push(file);
-        } else if file.new_path.ends_with(".py") && !is_settings(&file.new_path) {
+        } else if (path.ends_with(".py") || is_text && packaged(path)) && !is_settings(path) {
             sources.files.push(file);
         }
     }
@@ -317,4 +397,45 @@ fn has_tests(dir: &Path) -> bool {
 
 fn reachable(e: SourceError) -> Error {
     Error::setup(e.to_string(), "is the package registry reachable?")
+}
+
+#[cfg(test)]
+mod tests {
+    use swegym_data::patch::{DirTree, Matching};
+
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_survive_a_dataset() {
+        let dir = TempDir::new().unwrap();
+        let [before, after] = ["before", "after"].map(|name| {
+            let folder = dir.path().join(name);
+            fs::create_dir_all(folder.join("tests")).unwrap();
+            folder
+        });
+        let path = "tests/latin.txt";
+        fs::write(before.join(path), b"caf\xe9\n").unwrap();
+        fs::write(after.join(path), b"th\xe9\n").unwrap();
+        fs::write(after.join("tests/plain.txt"), "plain\n").unwrap();
+        let mut patch = diff(&before, &after).unwrap();
+        for file in &mut patch.files {
+            no_text_as_binary(file, &before, &after).unwrap();
+        }
+        let text = String::from_utf8(patch.render()).unwrap();
+        assert!(text.contains("GIT binary patch") && text.contains("+plain"));
+        let read = Patch::parse(text.as_bytes()).unwrap();
+        let applied = read.apply(&DirTree::new(&before), Matching::Exact).unwrap();
+        let entry = applied.files[path].as_ref().unwrap();
+        assert_eq!(entry.bytes, b"th\xe9\n");
+        // git reads it, too.
+        fs::write(dir.path().join("patch"), &text).unwrap();
+        let status = Command::new("git")
+            .args(["apply", "../patch"])
+            .current_dir(&before)
+            .env("GIT_CEILING_DIRECTORIES", dir.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        assert_eq!(fs::read(before.join(path)).unwrap(), b"th\xe9\n");
+    }
 }

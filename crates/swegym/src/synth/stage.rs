@@ -283,7 +283,7 @@ fn failed(bug: &Bug, error: &Error) -> Record {
 
 fn stage_before(reason: Reason) -> &'static str {
     match reason {
-        Reason::NoFailToPass | Reason::NoPassToPass => "ran",
+        Reason::NoFailToPass | Reason::NeedsService | Reason::NoPassToPass => "ran",
         Reason::OnlyFlaky
         | Reason::NoStatement
         | Reason::GoldFails

@@ -28,7 +28,7 @@ pub struct Dropped {
     /// Not the same when the tests run backwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order_dependent: Vec<String>,
-    /// Failing with gold, for want of a network.
+    /// Failing with gold, for want of a network or of a service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs_network: Vec<String>,
     /// Failing with gold for another reason.
@@ -140,8 +140,9 @@ fn before(base: &[Observation], id: &str) -> Before {
     }
 }
 
-/// What programs say that find no network.
-const NETWORK: [&str; 12] = [
+/// What programs say that find no network, or nobody in it.
+const NETWORK: [&str; 13] = [
+    "Connection refused",
     "Name or service not known",
     "Temporary failure in name resolution",
     "Network is unreachable",

@@ -11,6 +11,7 @@
 
 mod cheats;
 mod lists;
+pub mod split;
 pub mod stage;
 mod twins;
 
@@ -48,6 +49,8 @@ pub struct Options {
     pub twins: bool,
     /// Whether tampering patches are tried.
     pub cheats: bool,
+    /// Whether releases are split into independent tasks.
+    pub split: bool,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             },
             twins: true,
             cheats: true,
+            split: true,
         }
     }
 }
@@ -83,6 +87,8 @@ pub enum Reason {
     Crashed,
     /// No test goes from failing to passing.
     NoFailToPass,
+    /// Nor can one: the tests want a network, or a service that is not there.
+    NeedsService,
     /// Tests do, but none of them steadily.
     OnlyFlaky,
     /// No test passes both before and after.
@@ -111,6 +117,7 @@ impl Reason {
             Self::TimedOut => "timed_out",
             Self::Crashed => "crashed",
             Self::NoFailToPass => "no_fail_to_pass",
+            Self::NeedsService => "needs_service",
             Self::OnlyFlaky => "only_flaky",
             Self::NoPassToPass => "no_pass_to_pass",
             Self::GoldFails => "gold_fails",
@@ -274,13 +281,15 @@ impl Trial<'_> {
         on_step("tests before");
         let mut base = vec![self.look(&grader, "", false, log)?];
         let first = reference_lists(&base[0].tests, &gold[0].tests);
-        let (lists_now, ..) = lists(Runs {
+        let (lists_now, dropped_now, _) = lists(Runs {
             base: &base,
             gold: &gold,
             reversed: None,
         });
         // Most candidates fall out here, after two runs.
-        no_change(&lists_now.fail_to_pass)?;
+        if lists_now.fail_to_pass.is_empty() {
+            return Err(no_change(&dropped_now).into());
+        }
         on_step("tests again");
         while base.len() < BASE_RUNS {
             base.push(self.look(&grader, "", false, log)?);
@@ -501,12 +510,24 @@ pub(crate) fn explained<'l>(
         })
 }
 
-fn no_change(fail_to_pass: &[String]) -> Result<(), Rejection> {
-    if fail_to_pass.is_empty() {
+/// Why no test goes from failing to passing.
+pub(crate) fn no_change(dropped: &Dropped) -> Rejection {
+    const SHOWN: usize = 3;
+    let wanting = &dropped.needs_network;
+    if wanting.is_empty() {
         let detail = "no test fails before and passes with gold";
-        return Err(Rejection::new(Reason::NoFailToPass, detail));
+        return Rejection::new(Reason::NoFailToPass, detail);
     }
-    Ok(())
+    let mut named: Vec<&str> = wanting.iter().take(SHOWN).map(String::as_str).collect();
+    if wanting.len() > SHOWN {
+        named.push("…");
+    }
+    let detail = format!(
+        "{} tests want a network or a service: {}",
+        wanting.len(),
+        named.join(", ")
+    );
+    Rejection::new(Reason::NeedsService, detail)
 }
 
 /// Whether a run says something.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use swegym_core::Instance;
 
+use super::split::{self, SPLIT_VERSION, Split};
 use super::{Measured, Options, Reason, Rejection, VALIDATOR_VERSION, Valid, validate};
 use crate::dispatch::{Attempt, Cancel, Event as Job, dispatch};
 use crate::environment::Environments;
@@ -58,7 +59,21 @@ pub struct Record {
 /// What happens.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It begins; so many records are there from earlier.
+    /// Releases are split first; so many records are there from earlier.
+    Splitting {
+        /// Releases in all.
+        total: usize,
+        /// Of those, already done.
+        resumed: usize,
+    },
+    /// A release is split.
+    Split {
+        /// Which.
+        instance_id: &'a str,
+        /// How many candidates came of it.
+        tasks: usize,
+    },
+    /// Validation begins; so many records are there from earlier.
     Begin {
         /// Candidates in all.
         total: usize,
@@ -79,7 +94,12 @@ pub enum Event<'a> {
 /// The end of a validation.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// How many candidates reached each stage.
+    /// Candidates that were whole releases.
+    pub releases: usize,
+    /// What came of them: parts, or the release as one.
+    pub from_releases: usize,
+    /// How many candidates reached each stage; parts of a release are
+    /// candidates of their own.
     pub funnel: Funnel,
     /// Tasks that hold.
     pub kept: usize,
@@ -106,19 +126,34 @@ pub fn run(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary, Error> {
     let records = Records::open(&plan.dir.join("records"))?;
-    let mut done: BTreeMap<usize, Record> = BTreeMap::new();
+    let parts = split_releases(plan, &environments, &records, cancel, on_event)?;
+    let mut done: BTreeMap<Place, Record> = BTreeMap::new();
     let mut jobs = Vec::new();
+    let mut total = 0;
     for (index, candidate) in plan.candidates.iter().enumerate() {
-        let key = key(candidate, &plan.options);
-        match records.get::<Record>(&key).filter(is_final) {
-            Some(record) => {
-                done.insert(index, record);
+        let candidates = match parts.get(&index) {
+            None if is_split(plan, candidate) => continue,
+            None => std::slice::from_ref(candidate),
+            Some(Parts::Split(split)) => &split.tasks,
+            Some(Parts::FellOut(record)) => {
+                total += 1;
+                done.insert((index, 0), (**record).clone());
+                continue;
             }
-            None => jobs.push((index, key, candidate.clone())),
+        };
+        for (n, candidate) in candidates.iter().enumerate() {
+            total += 1;
+            let key = key(candidate, &plan.options);
+            match records.get::<Record>(&key).filter(is_final) {
+                Some(record) => {
+                    done.insert((index, n), record);
+                }
+                None => jobs.push(((index, n), key, candidate.clone())),
+            }
         }
     }
     on_event(Event::Begin {
-        total: plan.candidates.len(),
+        total,
         resumed: done.len(),
     });
     let (options, scratch, logs) = (
@@ -126,7 +161,7 @@ pub fn run(
         plan.scratch.clone(),
         plan.dir.join("logs"),
     );
-    let work = move |(_, key, candidate): &(usize, String, Instance)| {
+    let work = move |(_, key, candidate): &(Place, String, Instance)| {
         let ended = validate(&environments, candidate, &options, &scratch, &|_| {});
         let (record, again) = record_of(candidate, ended);
         let kept = records
@@ -149,7 +184,130 @@ pub fn run(
             done.insert(job.0, result);
         }
     });
-    write(plan, done)
+    write(plan, &parts, done, total)
+}
+
+/// Place in the dataset: of the candidate, and of the part in it.
+type Place = (usize, usize);
+
+/// What became of a release.
+#[derive(Debug, Clone)]
+enum Parts {
+    Split(Split),
+    FellOut(Box<Record>),
+}
+
+fn is_split(plan: &Plan, candidate: &Instance) -> bool {
+    plan.options.split && split::is_release(candidate)
+}
+
+/// Splits what are whole releases, by their place. Those that are not there
+/// were not come to.
+fn split_releases(
+    plan: &Plan,
+    environments: &Arc<Environments>,
+    records: &Records,
+    cancel: &Cancel,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<BTreeMap<usize, Parts>, Error> {
+    let runs = Records::open(&plan.dir.join("records/runs"))?;
+    let mut done = BTreeMap::new();
+    let mut jobs = Vec::new();
+    for (index, candidate) in plan.candidates.iter().enumerate() {
+        if !split::is_release(candidate) {
+            continue;
+        }
+        if !plan.options.split {
+            done.insert(index, Parts::Split(Split::whole(candidate)));
+            continue;
+        }
+        let key = split_key(candidate, &plan.options);
+        match records.get::<Split>(&key) {
+            Some(split) => {
+                done.insert(index, parts(candidate, Ok(split)));
+            }
+            None => jobs.push((index, key, candidate.clone())),
+        }
+    }
+    if jobs.is_empty() {
+        return Ok(done);
+    }
+    on_event(Event::Splitting {
+        total: jobs.len() + done.len(),
+        resumed: done.len(),
+    });
+    let (environments, records) = (environments.clone(), records.clone());
+    let (options, scratch) = (plan.options.clone(), plan.scratch.clone());
+    let logs = plan.dir.join("logs");
+    let work = move |(_, key, candidate): &(usize, String, Instance)| {
+        let known = split::Known { runs: &runs, key };
+        let ended = split::split(&environments, candidate, &options, &scratch, known);
+        let again = ended.as_ref().is_err_and(crate::grade::may_pass);
+        let kept = match &ended {
+            Ok(split) => records.put(key, split),
+            Err(_) => Ok(()),
+        };
+        let parts = parts(candidate, ended);
+        let kept = kept.and_then(|()| match &parts {
+            Parts::FellOut(record) => keep_log(&logs, record),
+            Parts::Split(_) => Ok(()),
+        });
+        match kept {
+            Ok(()) if !again => Attempt::Done(parts),
+            Ok(()) => Attempt::Retry(parts),
+            Err(e) => Attempt::Retry(Parts::FellOut(Box::new(failed(candidate, &e)))),
+        }
+    };
+    dispatch(jobs, &plan.dispatch, cancel, work, |event| match event {
+        Job::Started { .. } => {}
+        Job::Retrying { job, result, .. } => {
+            let why = match result {
+                Parts::FellOut(record) => record.rejection.map(|r| r.detail),
+                Parts::Split(_) => None,
+            };
+            on_event(Event::Retrying {
+                instance_id: &job.2.instance_id,
+                why: why.unwrap_or_default(),
+            });
+        }
+        Job::Finished { job, result, .. } => {
+            let tasks = match &result {
+                Parts::Split(split) => split.tasks.len(),
+                Parts::FellOut(_) => 0,
+            };
+            on_event(Event::Split {
+                instance_id: &job.2.instance_id,
+                tasks,
+            });
+            done.insert(job.0, result);
+        }
+    });
+    Ok(done)
+}
+
+fn parts(candidate: &Instance, ended: Result<Split, Error>) -> Parts {
+    match ended {
+        Ok(Split {
+            rejection: Some(rejection),
+            ..
+        }) => Parts::FellOut(Box::new(rejected(candidate, rejection))),
+        Ok(split) => Parts::Split(split),
+        Err(e) => Parts::FellOut(Box::new(failed(candidate, &e))),
+    }
+}
+
+/// Everything the parts of a release depend on.
+fn split_key(candidate: &Instance, options: &Options) -> String {
+    let parts = (
+        "split",
+        SPLIT_VERSION,
+        crate::grade::GRADER_VERSION,
+        crate::runner::digest(),
+        candidate,
+        options.grading.timeout,
+        &options.grading.limits,
+    );
+    hash(&serde_json::to_vec(&parts).expect("plain data"))[..32].to_owned()
 }
 
 /// Everything a record depends on.
@@ -189,25 +347,24 @@ fn record_of(
             };
             (record, false)
         }
-        Ok(Err(rejection)) => {
-            let record = Record {
-                instance_id: candidate.instance_id.clone(),
-                instance: None,
-                measured: None,
-                rejection: Some(rejection),
-            };
-            (record, false)
-        }
+        Ok(Err(rejection)) => (rejected(candidate, rejection), false),
         Err(e) => (failed(candidate, &e), crate::grade::may_pass(&e)),
     }
 }
 
 fn failed(candidate: &Instance, error: &Error) -> Record {
+    rejected(
+        candidate,
+        Rejection::new(Reason::Machine, error.to_string()),
+    )
+}
+
+fn rejected(candidate: &Instance, rejection: Rejection) -> Record {
     Record {
         instance_id: candidate.instance_id.clone(),
         instance: None,
         measured: None,
-        rejection: Some(Rejection::new(Reason::Machine, error.to_string())),
+        rejection: Some(rejection),
     }
 }
 
@@ -219,8 +376,19 @@ fn keep_log(dir: &Path, record: &Record) -> Result<(), Error> {
     Ok(swegym_data::atomic::write(&path, rejection.log.as_bytes())?)
 }
 
-fn write(plan: &Plan, done: BTreeMap<usize, Record>) -> Result<Summary, Error> {
-    let complete = done.len() == plan.candidates.len();
+fn write(
+    plan: &Plan,
+    parts: &BTreeMap<usize, Parts>,
+    done: BTreeMap<Place, Record>,
+    total: usize,
+) -> Result<Summary, Error> {
+    let releases = plan.candidates.iter().filter(|c| split::is_release(c));
+    let releases = releases.count();
+    let complete = done.len() == total && parts.len() == releases;
+    let from_releases = parts.values().map(|parts| match parts {
+        Parts::Split(split) => split.tasks.len(),
+        Parts::FellOut(_) => 0,
+    });
     let mut funnel = Funnel::of(&STAGES);
     let (mut kept, mut rejected) = (Vec::new(), Vec::new());
     for record in done.into_values() {
@@ -243,6 +411,8 @@ fn write(plan: &Plan, done: BTreeMap<usize, Record>) -> Result<Summary, Error> {
     let funnel_path = plan.dir.join("funnel.json");
     swegym_data::atomic::write_json(&funnel_path, &funnel)?;
     Ok(Summary {
+        releases,
+        from_releases: from_releases.sum(),
         funnel,
         kept: kept.len(),
         with_mutants: kept.iter().filter(|i| i.mutants.is_some()).count(),
@@ -257,7 +427,10 @@ fn stage_before(reason: Reason) -> &'static str {
     match reason {
         Reason::NoEnvironment | Reason::Machine => "candidates",
         Reason::PatchFails | Reason::NoTests | Reason::TimedOut | Reason::Crashed => "built",
-        Reason::NoFailToPass | Reason::NoPassToPass | Reason::NoStatement => "ran",
+        Reason::NoFailToPass
+        | Reason::NeedsService
+        | Reason::NoPassToPass
+        | Reason::NoStatement => "ran",
         Reason::OnlyFlaky => "fail_to_pass",
         Reason::GoldFails | Reason::BaseResolves | Reason::CheatResolves | Reason::Leaks => {
             "stable"
