@@ -1,5 +1,6 @@
 //! `swegym collect`: candidates for tasks.
 
+use std::path::PathBuf;
 #[cfg(feature = "github")]
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use swegym::collect::{Raw, git, pypi};
 use swegym::dispatch::Cancel;
 use swegym::dispatch::{self, Attempt, Event, dispatch};
 use swegym::funnel::Funnel;
+use swegym::provenance::Step;
 use swegym::{Error, exit, tasks};
 use swegym_core::Instance;
 use swegym_forge::pulls::SplitRule;
@@ -91,6 +93,8 @@ fn history(ui: &Ui, global: &Global, args: CollectGitArgs) -> Result<u8, Error> 
         ui.hint("the same command goes on where this one stopped");
         return Ok(exit::INTERRUPTED);
     }
+    let inputs: Vec<PathBuf> = plan.pulls.iter().chain(&plan.issues).cloned().collect();
+    Step::here(&summary.funnel, &inputs)?.write(&plan.dir, &FILES)?;
     let path = summary.candidates.display();
     ui.say(format!("\ncandidates in {path}"));
     if summary.funnel.stages["candidates"] > 0 {
@@ -169,6 +173,7 @@ fn releases(ui: &Ui, global: &Global, args: CollectPypiArgs) -> Result<u8, Error
             }
         }
     }
+    Step::here(&funnel, &[])?.write(&args.out, &FILES)?;
     ui.answer(&funnel, |ui| {
         let lines = found.iter().map(|(package, raw)| {
             let kept = raw.iter().filter(|r| r.instance.is_some()).count();
@@ -254,6 +259,9 @@ impl Asked<'_> {
         Ok(complete?.then_some(plan))
     }
 }
+
+/// What both kinds of collection write.
+const FILES: [&str; 2] = ["candidates.jsonl", "raw.jsonl"];
 
 /// Stages and reasons of a funnel.
 pub fn print_funnel(ui: &Ui, funnel: &Funnel) {
