@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use swegym_core::{Instance, Status};
 use swegym_data::patch::{FileEntry, Matching, Patch, Tree};
-use swegym_forge::Framework;
 use swegym_forge::changelog::{self, Entry, Focus};
 use swegym_forge::split::{
     FileChange, Group, Limits, Outcome, Parts, Question, Release, Side, search,
@@ -18,7 +17,7 @@ use swegym_forge::split::{
 use super::{
     Options, Reason, Rejection, Runs, Stop, Trial, check_applies, diff, finished, lists, no_change,
 };
-use crate::environment::{Environment, Environments};
+use crate::environment::Environments;
 use crate::observe::{Look, Mode, Observation};
 use crate::records::Records;
 use crate::{Error, compose, hash};
@@ -41,6 +40,10 @@ const ENOUGH: f64 = 0.25;
 /// this much longer.
 const PATIENCE: f64 = 4.0;
 const GRACE: Duration = Duration::from_secs(20);
+
+/// Tests of each file that are run to see that nothing else breaks, besides
+/// those that run what changed.
+const OF_EACH_FILE: usize = 3;
 
 /// Tests that may be found to hang without the fix, before the release is
 /// given up: each costs a run to its limit.
@@ -154,8 +157,8 @@ struct Baseline {
     steady: BTreeSet<String>,
     /// Parts of tests that do not end without the fix.
     hanging: Parts,
-    /// Runs only the files that `wanted` is in.
-    environment: Environment,
+    /// The tests that are run: `wanted` and `steady`.
+    only: Option<BTreeSet<String>>,
     /// Gives up on half a change that makes a loop endless before long.
     options: Options,
 }
@@ -243,7 +246,7 @@ impl<'a> Splitter<'a> {
             own: BTreeMap::new(),
             steady: BTreeSet::new(),
             hanging: Parts::new(),
-            environment: self.trial.environment.clone(),
+            only: None,
             options: self.trial.options.clone(),
         };
         let timeout = &mut baseline.options.grading.timeout;
@@ -290,24 +293,33 @@ impl<'a> Splitter<'a> {
             });
             return Err(no_change(&dropped).with_log(&gold.log).into());
         }
-        self.narrow(&mut baseline);
-        // What passes with the other files alone, or by chance, is no measure.
+        self.choose_steady(&gold, &mut baseline.steady);
+        let steady = baseline.steady.iter();
+        baseline.only = Some(steady.chain(baseline.wanted.keys()).cloned().collect());
+        // What passes among others alone, or by chance, is no measure.
         let again = passed(&self.without_parts(&baseline)?);
         baseline.steady.retain(|test| again.contains(test));
         baseline.wanted.retain(|test, _| !again.contains(test));
         Ok((baseline, runs + 1))
     }
 
+    /// Leaves the tests that half a change could break, since all are run
+    /// dozens of times: those that run what changed, and some of each file.
+    fn choose_steady(&self, gold: &Observation, steady: &mut BTreeSet<String>) {
+        let mut of_file: BTreeMap<String, usize> = BTreeMap::new();
+        steady.retain(|test| {
+            let file = test.split("::").next().unwrap_or(test);
+            let count = of_file.entry(file.to_owned()).or_default();
+            *count += 1;
+            *count <= OF_EACH_FILE || !self.entered(&self.sources, gold, test).is_empty()
+        });
+    }
+
     /// The old release with those of the new tests that can be imported.
     fn without_parts(&self, baseline: &Baseline) -> Result<Observation, Error> {
         let tests = self.tests.importable(&self.sources, &Parts::new());
         let tests = tests.difference(&baseline.hanging).copied().collect();
-        let trial = Trial {
-            environment: &baseline.environment,
-            options: &baseline.options,
-            ..self.trial
-        };
-        self.look(trial, "", &self.test_patch(&tests, None, true))
+        self.look(baseline, "", &self.test_patch(&tests, None, true))
     }
 
     /// The part with the function of a test, without what it calls.
@@ -329,26 +341,6 @@ impl<'a> Splitter<'a> {
             .collect()
     }
 
-    /// Leaves out of the command the files of pytest that hold no test that
-    /// matters: they would be run dozens of times.
-    fn narrow(&self, baseline: &mut Baseline) {
-        if baseline.environment.meta.recipe.framework != Framework::Pytest {
-            return;
-        }
-        let file = |id: &str| id.split("::").next().unwrap_or(id).to_owned();
-        let kept: BTreeSet<String> = baseline.wanted.keys().map(|id| file(id)).collect();
-        let changed = self.tests.paths(&(0..self.tests.parts.len()).collect());
-        let stays = |word: &&str| !changed.contains(*word) || kept.contains(*word);
-        let command: Vec<&str> = baseline.environment.test_command.split(' ').collect();
-        let names = |word: &&str| changed.contains(*word) && kept.contains(*word);
-        if !command.iter().any(names) {
-            return;
-        }
-        let command: Vec<&str> = command.into_iter().filter(stays).collect();
-        baseline.environment.test_command = command.join(" ");
-        baseline.steady.retain(|id| kept.contains(&file(id)));
-    }
-
     /// Runs tests with some parts of the sources.
     fn try_parts(
         &self,
@@ -360,23 +352,12 @@ impl<'a> Splitter<'a> {
         let tests = tests.difference(&baseline.hanging).copied().collect();
         let test_patch = self.test_patch(&tests, None, data);
         let patch = self.patch(parts);
-        let environment = &baseline.environment;
-        let key = (
-            self.known.key,
-            &patch,
-            &test_patch,
-            &environment.test_command,
-        );
+        let key = (self.known.key, &patch, &test_patch, &baseline.only);
         let key = &hash(&serde_json::to_vec(&key).expect("plain data"))[..32];
         if let Some(outcome) = self.known.runs.get(key) {
             return Ok(outcome);
         }
-        let trial = Trial {
-            environment,
-            options: &baseline.options,
-            ..self.trial
-        };
-        let seen = self.look(trial, &patch, &test_patch)?;
+        let seen = self.look(baseline, &patch, &test_patch)?;
         let passes = |test: &&String| seen.tests.get(*test) == Some(&Status::Passed);
         let outcome = match finished(&seen, &baseline.options.grading) {
             Ok(()) => Outcome {
@@ -392,11 +373,26 @@ impl<'a> Splitter<'a> {
         Ok(outcome)
     }
 
-    fn look(&self, trial: Trial<'_>, patch: &str, test_patch: &str) -> Result<Observation, Error> {
+    fn look(
+        &self,
+        baseline: &Baseline,
+        patch: &str,
+        test_patch: &str,
+    ) -> Result<Observation, Error> {
         let mut instance = self.candidate.clone();
         test_patch.clone_into(&mut instance.test_patch);
+        let trial = Trial {
+            options: &baseline.options,
+            ..self.trial
+        };
+        let mode = Mode {
+            only: baseline.only.as_ref(),
+            explain: Some(1),
+            ..Mode::default()
+        };
         trial.grader(&instance).observe(Look {
             patch,
+            mode,
             ..Look::default()
         })
     }
