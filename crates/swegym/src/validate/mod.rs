@@ -568,11 +568,11 @@ pub(crate) fn diff(path: &str, before: Option<&str>, after: Option<&str>) -> Str
     };
     let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
     let diff = similar::TextDiff::from_lines(old, new);
-    out += &format!(
-        "--- {}\n+++ {}\n",
-        name("a", before.is_some()),
-        name("b", after.is_some())
-    );
+    // git names no files above no hunks.
+    if old != new {
+        let (a, b) = (name("a", before.is_some()), name("b", after.is_some()));
+        out += &format!("--- {a}\n+++ {b}\n");
+    }
     for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
         let text = hunk.to_string();
         let (range, lines) = text.split_once('\n').unwrap_or((&text, ""));
@@ -595,4 +595,28 @@ fn section(text: &str, first: usize) -> String {
         let shown: String = line.trim().chars().take(80).collect();
         format!(" {shown}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::diff;
+
+    #[test]
+    fn diffs_are_as_git_writes_them() {
+        let old = "class A:\n    def f(self):\n        a = 1\n        b = 2\n        c = 3\n        return a\n";
+        let new = old.replace("return a", "return b");
+        assert_eq!(
+            diff("a.py", Some(old), Some(&new)),
+            "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -3,4 +3,4 @@ def f(self):\n         a = 1\n         \
+             b = 2\n         c = 3\n-        return a\n+        return b\n"
+        );
+        let empty = "diff --git a/e.py b/e.py\nnew file mode 100644\n";
+        assert_eq!(diff("e.py", None, Some("")), empty);
+        let unended = diff("n", Some("x"), Some("y"));
+        assert!(
+            unended
+                .ends_with("-x\n\\ No newline at end of file\n+y\n\\ No newline at end of file\n"),
+            "{unended}"
+        );
+    }
 }
