@@ -259,12 +259,19 @@ impl<'a> Splitter<'a> {
                 break base;
             };
             // Without the fix, a test may never end: no task can have it.
-            let endless = gold.tests.keys().find(|id| !base.tests.contains_key(*id));
-            let own = endless.map(|id| self.defining(&gold, id));
-            match own {
-                Some(own) if !own.is_subset(&baseline.hanging) && runs <= MOST_ENDLESS + 1 => {
-                    baseline.hanging.extend(own);
-                }
+            let there = self.importable_before(&baseline);
+            // It is the one after the last that came to its end.
+            let ended = base
+                .tests
+                .keys()
+                .filter_map(|id| gold.tests.get_index_of(id));
+            let next = ended.max().map_or(0, |last| last + 1);
+            let missing = gold.tests.keys().skip(next);
+            let endless = missing
+                .map(|id| self.defining(&gold, id))
+                .find(|own| !own.is_disjoint(&there));
+            match endless {
+                Some(own) if runs <= MOST_ENDLESS + 1 => baseline.hanging.extend(own),
                 _ if rejection.reason == Reason::NoTests => break base,
                 _ => return Err(rejection.into()),
             }
@@ -317,9 +324,13 @@ impl<'a> Splitter<'a> {
 
     /// The old release with those of the new tests that can be imported.
     fn without_parts(&self, baseline: &Baseline) -> Result<Observation, Error> {
-        let tests = self.tests.importable(&self.sources, &Parts::new());
-        let tests = tests.difference(&baseline.hanging).copied().collect();
+        let tests = self.importable_before(baseline);
         self.look(baseline, "", &self.test_patch(&tests, None, true))
+    }
+
+    fn importable_before(&self, baseline: &Baseline) -> Parts {
+        let tests = self.tests.importable(&self.sources, &Parts::new());
+        tests.difference(&baseline.hanging).copied().collect()
     }
 
     /// The part with the function of a test, without what it calls.

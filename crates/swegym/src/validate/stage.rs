@@ -129,14 +129,13 @@ pub fn run(
     let parts = split_releases(plan, &environments, &records, cancel, on_event)?;
     let mut done: BTreeMap<Place, Record> = BTreeMap::new();
     let mut jobs = Vec::new();
-    let mut total = 0;
+    let (mut total, mut resumed) = (0, 0);
     for (index, candidate) in plan.candidates.iter().enumerate() {
         let candidates = match parts.get(&index) {
             None if is_split(plan, candidate) => continue,
             None => std::slice::from_ref(candidate),
             Some(Parts::Split(split)) => &split.tasks,
             Some(Parts::FellOut(record)) => {
-                total += 1;
                 done.insert((index, 0), (**record).clone());
                 continue;
             }
@@ -146,16 +145,15 @@ pub fn run(
             let key = key(candidate, &plan.options);
             match records.get::<Record>(&key).filter(is_final) {
                 Some(record) => {
+                    resumed += 1;
                     done.insert((index, n), record);
                 }
                 None => jobs.push(((index, n), key, candidate.clone())),
             }
         }
     }
-    on_event(Event::Begin {
-        total,
-        resumed: done.len(),
-    });
+    on_event(Event::Begin { total, resumed });
+    let total = jobs.len() + done.len();
     let (options, scratch, logs) = (
         plan.options.clone(),
         plan.scratch.clone(),
