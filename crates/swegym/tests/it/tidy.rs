@@ -7,6 +7,7 @@ use crate::support::root;
 /// What each crate may use of ours.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("core", &[]),
+    ("agent", &["swegym-core"]),
     ("data", &["swegym-core"]),
     ("grade", &["swegym-core"]),
     ("store", &["swegym-core"]),

@@ -1,0 +1,8 @@
+//! The hands of the gym: language models, and agents that use them on a
+//! sandbox.
+//!
+//! This crate starts no process and opens no dataset: it is given a
+//! [`swegym_core::Sandbox`] and a task, and gives back what happened.
+
+pub mod rows;
+pub mod text_form;
