@@ -4,5 +4,9 @@
 //! This crate starts no process and opens no dataset: it is given a
 //! [`swegym_core::Sandbox`] and a task, and gives back what happened.
 
-pub mod rows;
+mod dialogue;
+pub mod episode;
+pub mod model;
+pub mod scaffold;
 pub mod text_form;
+pub mod workspace;

@@ -83,6 +83,12 @@ pub enum Command {
     /// Build and keep the environments of tasks
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Let agents work on tasks, and grade what they made
+    #[command(after_help = ROLLOUT_HELP)]
+    Rollout(RolloutArgs),
+    /// Look at rollout runs, compare and export them
+    #[command(subcommand)]
+    Runs(RunsCommand),
     /// Grade predictions
     Evaluate(EvaluateArgs),
     /// Read the logs of test runs
@@ -528,6 +534,151 @@ pub struct EvaluateArgs {
     /// Ignore the recipe of rows and specs; infer it from the codebase
     #[arg(long)]
     pub inferred: bool,
+}
+
+const ROLLOUT_HELP: &str = "\
+Examples:
+  swegym rollout --tasks tasks.jsonl --agent codeact --model gold --run-id check
+  swegym rollout --tasks tasks.jsonl --agent bash --model openai:qwen3-32b@http://127.0.0.1:8000/v1 \\
+      --samples 8 --temperature 0.7 --workers 64 --run-id qwen-bash
+  swegym rollout --tasks tasks.jsonl --agent codeact --model anthropic:claude-sonnet-4-5 \\
+      --prices 3/15/0.3 --max-cost 1 --budget 100 --run-id sonnet
+Models: openai:NAME@URL, anthropic:NAME, scripted:FILE, replay:RUN, patches:FILE, gold.
+Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY, and are written nowhere.
+A killed run goes on where it was with the same command.";
+
+#[derive(Debug, Args)]
+pub struct RolloutArgs {
+    /// Dataset: a file, folder, or hub name
+    #[arg(long, value_name = "FILE")]
+    pub tasks: String,
+    /// Agent: codeact, workflow or bash
+    #[arg(long, value_name = "NAME")]
+    pub agent: String,
+    /// Model, such as openai:NAME@URL
+    #[arg(long, value_name = "MODEL")]
+    pub model: String,
+    /// Name of the run
+    #[arg(long, value_name = "NAME")]
+    pub run_id: String,
+    /// Folder of the run, instead of runs/<run-id>
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only these instances
+    #[arg(long = "instance", value_name = "ID")]
+    pub instances: Vec<String>,
+    /// Episodes of each instance
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    pub samples: u32,
+    /// Sampling temperature
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Nucleus sampling
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f64>,
+    /// Most tokens of one answer
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub max_output_tokens: u64,
+    /// Seed of the first sample, where the provider takes one
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// More fields of every request, such as '{"top_k": 20}'
+    #[arg(long, value_name = "JSON")]
+    pub request: Option<String>,
+    /// Ask for the ids and log-probabilities of tokens (vLLM, SGLang)
+    #[arg(long)]
+    pub token_ids: bool,
+    /// How tools are spoken of: the API's function calling, or text
+    #[arg(long, value_enum, default_value_t)]
+    pub dialect: DialectKind,
+    /// Folder with templates that replace built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub prompts: Option<PathBuf>,
+    /// Most calls of the model in an episode
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub max_turns: u32,
+    /// Most tokens of an episode, prompts and answers together
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u64>,
+    /// Most tokens of one call, prompt and answer
+    #[arg(long, value_name = "N")]
+    pub max_context: Option<u64>,
+    /// Most that an episode may cost, US dollars
+    #[arg(long, value_name = "USD")]
+    pub max_cost: Option<f64>,
+    /// Longest episode, seconds
+    #[arg(long, value_name = "S", default_value_t = 7200)]
+    pub max_time: u64,
+    /// Longest command, seconds
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    pub command_timeout: u64,
+    /// Most that the run may spend, US dollars, all episodes together
+    #[arg(long, value_name = "USD")]
+    pub budget: Option<f64>,
+    /// Prices, US dollars per million tokens, where the provider tells no cost
+    #[arg(long, value_name = "IN/OUT[/CACHED]", value_parser = prices)]
+    pub prices: Option<(f64, f64, f64)>,
+    /// Longest call of the model, seconds
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    pub request_timeout: u64,
+    /// Tries of a call before the provider counts as failed
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub request_attempts: u32,
+    /// Episodes in flight at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub workers: usize,
+    /// Commands and test runs at once, instead of twice the cores
+    #[arg(long, value_name = "N")]
+    pub commands: Option<usize>,
+    /// Do not grade; the same command without this does it later
+    #[arg(long)]
+    pub no_grade: bool,
+    /// Wall-time limit of one test run, seconds
+    #[arg(long, value_name = "S", default_value_t = 1800)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DialectKind {
+    /// Function calling of the API
+    #[default]
+    Tools,
+    /// Text that holds the calls
+    Text,
+}
+
+fn prices(text: &str) -> Result<(f64, f64, f64), String> {
+    let wrong = || "expected IN/OUT or IN/OUT/CACHED, such as 3/15/0.3".to_owned();
+    let numbers: Vec<f64> = text
+        .split('/')
+        .map(|part| {
+            part.parse()
+                .ok()
+                .filter(|n: &f64| n.is_finite() && *n >= 0.0)
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(wrong)?;
+    match numbers[..] {
+        [input, output] => Ok((input, output, input)),
+        [input, output, cached] => Ok((input, output, cached)),
+        _ => Err(wrong()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// Print the runs of a folder
+    List {
+        /// Folder of runs
+        #[arg(default_value = "runs", value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Print the episodes of a run
+    Show {
+        /// Folder of the run
+        #[arg(value_name = "RUN")]
+        run: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

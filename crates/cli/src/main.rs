@@ -40,6 +40,8 @@ fn run(ui: &Ui, cli: Cli) -> Result<u8, Error> {
         Command::Validate(args) => commands::validate::run(ui, global, args),
         Command::Tasks(command) => commands::tasks::run(ui, command),
         Command::Env(command) => commands::env::run(ui, global, command),
+        Command::Rollout(args) => commands::rollout::run(ui, global, args),
+        Command::Runs(command) => commands::runs::run(ui, command),
         Command::Evaluate(args) => commands::evaluate::run(ui, global, args),
         Command::Logs(command) => commands::logs::run(ui, command),
         Command::Bench(args) => commands::bench::run(ui, global, args),

@@ -6,17 +6,19 @@
 
 mod chat;
 mod command;
+mod episode;
 mod instance;
 mod outcome;
 mod prediction;
 mod run;
 mod sandbox;
+pub mod stuck;
 mod trajectory;
+mod transcript;
 
-pub use chat::{
-    ChatMessage, ChatToolCall, Content, FunctionCall, Role, Tool, ToolFunction,
-};
+pub use chat::{ChatMessage, ChatToolCall, Content, FunctionCall, Role, Tool, ToolFunction};
 pub use command::{Command, ExecOutput, Exit, Output};
+pub use episode::{End, Fault, Limit};
 pub use instance::{EnvSpec, EvalType, Instance, Mutants, Source, TestIds};
 pub use outcome::{Flag, InfraKind, Outcome};
 pub use prediction::Prediction;

@@ -19,6 +19,7 @@ mod infer;
 mod ini;
 mod install;
 pub mod mutate;
+pub mod outline;
 mod pattern;
 mod plan;
 pub mod pulls;

@@ -231,7 +231,7 @@ fn dir_digest(dir: &Path) -> Result<String, Error> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn copy_dir(from: &Path, to: &Path) -> Result<(), Error> {
+pub(crate) fn copy_dir(from: &Path, to: &Path) -> Result<(), Error> {
     for entry in files_of(from) {
         let entry = entry?;
         let path = entry.path();

@@ -155,6 +155,13 @@ pub struct BaseTree<'a> {
     changes: Delta,
 }
 
+impl BaseTree<'_> {
+    /// What the base patch changes.
+    pub fn changes(&self) -> &Delta {
+        &self.changes
+    }
+}
+
 /// The codebase that an instance's patches are for.
 ///
 /// # Errors

@@ -1,22 +1,20 @@
 //! Evaluates predictions: environments, grading, results, reports.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use swegym_core::{InfraKind, Instance, Outcome, Prediction};
-use swegym_data::{
-    Ended, KeyParts, LogTree, Resources, ResultRow, RunDir, RunSummary, summary_file_name,
-};
+use swegym_data::{Ended, LogTree, ResultRow, RunDir, RunSummary, summary_file_name};
 
 use crate::dispatch::{Attempt, Cancel, Event as Job, dispatch};
-use crate::environment::{Environment, Environments};
-use crate::grade::{self, GRADER_VERSION, GoldRecord, Graded, Grader};
+use crate::environment::Environments;
+use crate::grade::{self, Graded};
 use crate::home::Home;
-use crate::{Error, dispatch, hash, runner};
+use crate::judge::{self, Judge, Judged};
+use crate::{Error, dispatch};
 
 /// Whose rules decide `resolved` in SWE-bench's report files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -136,19 +134,12 @@ pub fn check(instances: &[Instance], predictions: &[Prediction]) -> Result<(), E
 }
 
 struct Shared {
-    environments: Environments,
-    home: Home,
-    scratch: PathBuf,
-    grading: grade::Options,
+    judge: Judge,
     run: Mutex<RunDir>,
     logs: LogTree,
     rules: Rules,
-    gold: Mutex<HashMap<String, Arc<Mutex<Option<Gold>>>>>,
     steps: Mutex<Option<std::sync::mpsc::Sender<(String, String)>>>,
 }
-
-/// A gold run's record, or why there is none.
-type Gold = Result<Arc<GoldRecord>, String>;
 
 struct Task {
     instance: Arc<Instance>,
@@ -185,7 +176,7 @@ pub fn run(
         let instance = instances[prediction.instance_id.as_str()].clone();
         let cached = environments.peek(&instance).ok().flatten().and_then(|env| {
             known
-                .get(key(&instance, prediction, &env, &plan.grading).as_str())
+                .get(judge::key(&instance, prediction, &env, &plan.grading).as_str())
                 .copied()
         });
         match cached {
@@ -212,14 +203,10 @@ pub fn run(
 
     let (steps, heard) = std::sync::mpsc::channel();
     let shared = Arc::new(Shared {
-        scratch: home.scratch(),
-        home: home.clone(),
+        judge: Judge::new(Arc::new(environments), home, plan.grading.clone()),
         logs: LogTree::new(&plan.dir, &plan.run_id),
-        environments,
-        grading: plan.grading.clone(),
         run: Mutex::new(run),
         rules: plan.rules,
-        gold: Mutex::new(HashMap::new()),
         steps: Mutex::new(Some(steps)),
     });
     let worker = shared.clone();
@@ -301,28 +288,18 @@ fn finish(
 
 impl Shared {
     fn evaluate(&self, index: usize, task: &Task) -> Attempt<(usize, ResultRow)> {
-        let started = Instant::now();
-        let mut timings = BTreeMap::new();
-        let result = self.graded(task, &mut timings);
-        let (key, graded, retry) = match result {
-            Ok((key, graded)) => (key, graded, false),
-            Err(e) => {
-                let retry = grade::may_pass(&e);
-                (
-                    String::new(),
-                    Graded::without_run(Outcome::InfraError(infra(&e))),
-                    retry,
-                )
-            }
-        };
-        let row = self.row(task, key, &graded, started.elapsed(), timings);
-        let kept = if row.outcome.is_reward() {
-            self.keep(task, &row, &graded)
-        } else {
-            Ok(())
-        };
-        if let Err(e) = kept {
-            let mut row = row;
+        let id = &task.instance.instance_id;
+        let judged = self.judge.judge(&task.instance, &task.prediction, &|step| {
+            self.step(id, step)
+        });
+        let Judged {
+            mut row,
+            graded,
+            retry,
+        } = judged;
+        if row.outcome.is_reward()
+            && let Err(e) = self.keep(task, &row, &graded)
+        {
             row.outcome = Outcome::InfraError(InfraKind::Machine(e.to_string()));
             row.resolved = false;
             return Attempt::Retry((index, row));
@@ -331,123 +308,6 @@ impl Shared {
             Attempt::Retry((index, row))
         } else {
             Attempt::Done((index, row))
-        }
-    }
-
-    fn graded(
-        &self,
-        task: &Task,
-        timings: &mut BTreeMap<String, f64>,
-    ) -> Result<(String, Graded), Error> {
-        let instance = &*task.instance;
-        let id = &instance.instance_id;
-        let clock = Instant::now();
-        let environment = self
-            .environments
-            .get(instance, &|step| self.step(id, step))?;
-        timings.insert("environment".into(), clock.elapsed().as_secs_f64());
-        let key = key(instance, &task.prediction, &environment, &self.grading);
-        let Some(patch) = task.prediction.patch() else {
-            return Ok((key, Graded::without_run(Outcome::EmptyPatch)));
-        };
-        let grader = Grader {
-            backend: self.environments.backend(),
-            environment: &environment,
-            instance,
-            options: &self.grading,
-            scratch: &self.scratch,
-        };
-        let clock = Instant::now();
-        let gold = match self.gold(&grader)? {
-            Ok(gold) => gold,
-            Err(why) => {
-                return Ok((
-                    key,
-                    Graded::without_run(Outcome::InfraError(InfraKind::GoldFails(why))),
-                ));
-            }
-        };
-        timings.insert("gold".into(), clock.elapsed().as_secs_f64());
-        self.step(id, "tests");
-        let graded = grader.grade(patch, &gold)?;
-        if environment.kit.is_some() {
-            timings.insert("rebuild".into(), graded.build_seconds);
-        }
-        timings.insert("tests".into(), graded.test_seconds);
-        Ok((key, graded))
-    }
-
-    /// The gold record of an instance: the row's, the one kept from earlier,
-    /// or that of a run now. Made once, however many predictions wait for it.
-    fn gold(&self, grader: &Grader<'_>) -> Result<Gold, Error> {
-        if let Some(recorded) = &grader.instance.gold_status {
-            return Ok(Ok(Arc::new(GoldRecord {
-                tests: recorded.clone(),
-                signs: None,
-            })));
-        }
-        let key = gold_key(grader.instance, grader.environment);
-        let slot = {
-            let mut all = self.gold.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(key.clone()).or_default().clone()
-        };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gold) = &*slot {
-            return Ok(gold.clone());
-        }
-        let path = self.home.gold().join(format!("{key}.json"));
-        let kept = fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let gold: Gold = match kept {
-            Some(record) => Ok(Arc::new(record)),
-            None => {
-                self.step(&grader.instance.instance_id, "gold");
-                match grader.gold_record()? {
-                    Ok(record) => {
-                        swegym_data::atomic::write_json(&path, &record)?;
-                        Ok(Arc::new(record))
-                    }
-                    Err(failure) => {
-                        let name = format!("gold-{}.log", grader.instance.instance_id);
-                        let log = self.home.logs().join(name);
-                        swegym_data::atomic::write(&log, failure.log.as_bytes())?;
-                        Err(format!("{}; the log is {}", failure.why, log.display()))
-                    }
-                }
-            }
-        };
-        *slot = Some(gold.clone());
-        Ok(gold)
-    }
-
-    fn row(
-        &self,
-        task: &Task,
-        key: String,
-        graded: &Graded,
-        elapsed: Duration,
-        timings: BTreeMap<String, f64>,
-    ) -> ResultRow {
-        ResultRow {
-            schema: 1,
-            key,
-            instance_id: task.instance.instance_id.clone(),
-            model_name_or_path: task.prediction.model_name_or_path.clone(),
-            resolved: graded.outcome.resolved(),
-            outcome: graded.outcome.clone(),
-            flags: graded.flags.clone(),
-            tests: graded.tests.clone(),
-            patch_applied: graded.official.is_some(),
-            reverted_paths: graded.reverted.iter().map(|r| r.path.clone()).collect(),
-            official_resolved: graded.official.as_ref().map(|r| r.resolved),
-            swegym_resolved: graded.swegym.as_ref().map(|r| r.resolved),
-            seconds: elapsed.as_secs_f64(),
-            timings,
-            resources: Resources {
-                cpu_seconds: graded.cpu_seconds,
-                peak_memory: graded.peak_memory,
-            },
         }
     }
 
@@ -502,18 +362,6 @@ impl Shared {
     }
 }
 
-fn infra(error: &Error) -> InfraKind {
-    let mut text = error.to_string();
-    if let Some(hint) = error.hint() {
-        text = format!("{text} ({hint})");
-    }
-    match error {
-        Error::Build { .. } | Error::Input { .. } => InfraKind::Environment(text),
-        Error::Sandbox(_) => InfraKind::Sandbox(text),
-        Error::Setup { .. } | Error::Io { .. } | Error::Bug(_) => InfraKind::Machine(text),
-    }
-}
-
 /// An outcome in one line.
 pub fn describe(outcome: &Outcome) -> String {
     match outcome {
@@ -528,49 +376,6 @@ pub fn describe(outcome: &Outcome) -> String {
         ) => why.lines().next().unwrap_or_default().to_owned(),
         _ => String::new(),
     }
-}
-
-/// All that a gold record depends on.
-fn gold_key(instance: &Instance, environment: &Environment) -> String {
-    hash(tests_of(instance, environment).as_bytes())[..32].to_owned()
-}
-
-fn tests_of(instance: &Instance, environment: &Environment) -> String {
-    let parts = (
-        &environment.key,
-        &instance.base_patch,
-        &instance.test_patch,
-        &instance.patch,
-        &instance.fail_to_pass,
-        &instance.pass_to_pass,
-        &environment.test_command,
-        GRADER_VERSION,
-        runner::digest(),
-    );
-    serde_json::to_string(&parts).expect("plain data")
-}
-
-/// Identity of a result: an unchanged patch is never graded twice.
-fn key(
-    instance: &Instance,
-    prediction: &Prediction,
-    environment: &Environment,
-    options: &grade::Options,
-) -> String {
-    let tests = tests_of(instance, environment);
-    let twin =
-        serde_json::to_string(&(&instance.mutants, &instance.gold_status)).expect("plain data");
-    KeyParts {
-        instance_id: &instance.instance_id,
-        patch: prediction.patch().unwrap_or_default(),
-        tests: format!("{tests}{twin}").as_bytes(),
-        image: &environment.key,
-        grader: &format!(
-            "{GRADER_VERSION} {:?} {:?}",
-            options.timeout, options.limits
-        ),
-    }
-    .key()
 }
 
 /// Reads predictions: a file, `gold`, or `empty`; only those of the instances

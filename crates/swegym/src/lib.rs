@@ -12,6 +12,8 @@
 //! | [`grade`] | `Environment`, patch | `Graded`: outcome, flags, statuses |
 //! | [`observe`] | `Environment`, patch | statuses that nobody judges |
 //! | [`validate`] | candidate | `Instance` with lists, gold record and mutants, or why not |
+//! | [`rollout`] | dataset, agent, model | trajectories, predictions |
+//! | [`judge`] | instance, prediction | result |
 //! | [`evaluate`] | dataset, predictions | results and reports of a run |
 //! | [`report`] | results | one HTML page |
 //! | [`card`] | dataset, the steps that made it | README.md and plots |
@@ -37,6 +39,7 @@ pub mod exit;
 pub mod funnel;
 pub mod grade;
 pub mod home;
+pub mod judge;
 pub mod observe;
 pub mod plot;
 pub mod protect;
@@ -44,6 +47,7 @@ pub mod provenance;
 mod rebuild;
 pub mod records;
 pub mod report;
+pub mod rollout;
 pub mod runner;
 pub mod synth;
 pub mod tasks;

@@ -7,6 +7,8 @@ pub mod doctor;
 pub mod env;
 pub mod evaluate;
 pub mod logs;
+pub mod rollout;
+pub mod runs;
 pub mod synth;
 pub mod tasks;
 pub mod validate;

@@ -73,6 +73,11 @@ impl DirTree {
         Self { root: root.into() }
     }
 
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The host path, unless a link or file is in the way.
     fn resolve(&self, path: &str) -> io::Result<Option<(PathBuf, std::fs::Metadata)>> {
         let mut at = self.root.clone();
