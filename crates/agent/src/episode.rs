@@ -137,7 +137,7 @@ pub struct Seconds {
 }
 
 /// What is remembered of an answer beside its message.
-struct Meta {
+pub(crate) struct Meta {
     at: Timestamp,
     model: String,
     metrics: StepMetrics,
@@ -325,7 +325,7 @@ impl Running<'_, '_> {
             ),
             extra: None,
         };
-        let mut trajectory = trajectory(agent, self.dialogue.history, self.answers);
+        let mut trajectory = trajectory(agent, self.dialogue.history, self.answers, 0);
         trajectory.trajectory_id = Some(self.episode.id.to_owned());
         trajectory.final_metrics = Some(FinalMetrics {
             total_prompt_tokens: self.usage.prompt_tokens,
@@ -346,11 +346,20 @@ impl Running<'_, '_> {
     }
 }
 
-/// A history, with what is remembered of each answer.
-fn trajectory(agent: AgentInfo, history: Vec<ChatMessage>, answers: Vec<Meta>) -> Trajectory {
+/// A history, with what is remembered of each answer but the first ones,
+/// which were copied from elsewhere.
+pub(crate) fn trajectory(
+    agent: AgentInfo,
+    history: Vec<ChatMessage>,
+    answers: Vec<Meta>,
+    copied: usize,
+) -> Trajectory {
     let mut trajectory = Trajectory::from_chat(agent, &history);
     let steps = trajectory.steps.iter_mut();
-    let steps = steps.filter(|step| step.source == StepSource::Agent);
+    let mut steps = steps.filter(|step| step.source == StepSource::Agent);
+    for step in steps.by_ref().take(copied) {
+        step.is_copied_context = Some(true);
+    }
     for (step, meta) in steps.zip(answers) {
         step.timestamp = Some(meta.at.to_string());
         step.model_name = (!meta.model.is_empty()).then_some(meta.model);
@@ -360,7 +369,7 @@ fn trajectory(agent: AgentInfo, history: Vec<ChatMessage>, answers: Vec<Meta>) -
     trajectory
 }
 
-fn meta(reply: &Reply) -> Meta {
+pub(crate) fn meta(reply: &Reply) -> Meta {
     let tokens = reply.tokens.clone().unwrap_or_default();
     let mut extra = serde_json::Map::new();
     extra.insert("seconds".into(), Value::from(reply.seconds));

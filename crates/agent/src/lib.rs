@@ -7,6 +7,7 @@
 mod dialogue;
 pub mod episode;
 pub mod model;
+pub mod proxy;
 pub mod scaffold;
 pub mod text_form;
 pub mod workspace;

@@ -543,6 +543,11 @@ Examples:
       --samples 8 --temperature 0.7 --workers 64 --run-id qwen-bash
   swegym rollout --tasks tasks.jsonl --agent codeact --model anthropic:claude-sonnet-4-5 \\
       --prices 3/15/0.3 --max-cost 1 --budget 100 --run-id sonnet
+  swegym rollout --tasks tasks.jsonl --agent 'cmd: mini -y -m openai/$SWEGYM_MODEL -t \"$SWEGYM_TASK\"' \\
+      --agent-package mini-swe-agent --model openai:NAME@URL --run-id mini
+A command agent runs in the root of the codebase, without network but for the
+model: OPENAI_BASE_URL and ANTHROPIC_BASE_URL lead to the run's model, whatever
+it is. SWEGYM_TASK and SWEGYM_TASK_FILE hold the issue, SWEGYM_MODEL the model.
 Models: openai:NAME@URL, anthropic:NAME, scripted:FILE, replay:RUN, patches:FILE, gold.
 Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY, and are written nowhere.
 A killed run goes on where it was with the same command.";
@@ -552,9 +557,18 @@ pub struct RolloutArgs {
     /// Dataset: a file, folder, or hub name
     #[arg(long, value_name = "FILE")]
     pub tasks: String,
-    /// Agent: codeact, workflow or bash
+    /// Agent: codeact, workflow, bash, or 'cmd: …' for any other
     #[arg(long, value_name = "NAME")]
     pub agent: String,
+    /// Python packages that a command agent comes from
+    #[arg(long = "agent-package", value_name = "REQUIREMENT")]
+    pub agent_packages: Vec<String>,
+    /// Python that they run on, such as 3.11
+    #[arg(long, value_name = "VERSION")]
+    pub agent_python: Option<String>,
+    /// Path of this machine that a command agent sees, read-only
+    #[arg(long = "agent-mount", value_name = "PATH[:INSIDE]", value_parser = mount)]
+    pub agent_mounts: Vec<(PathBuf, PathBuf)>,
     /// Model, such as openai:NAME@URL
     #[arg(long, value_name = "MODEL")]
     pub model: String,
@@ -645,6 +659,23 @@ pub enum DialectKind {
     Tools,
     /// Text that holds the calls
     Text,
+}
+
+fn mount(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let (source, target) = text.split_once(':').unwrap_or((text, text));
+    let source = std::path::absolute(source).map_err(|e| e.to_string())?;
+    let target = if target == text {
+        source.clone()
+    } else {
+        target.into()
+    };
+    if !source.exists() {
+        return Err(format!("{}: no such file or directory", source.display()));
+    }
+    if !target.is_absolute() {
+        return Err("the path inside is not absolute".into());
+    }
+    Ok((source, target))
 }
 
 fn prices(text: &str) -> Result<(f64, f64, f64), String> {

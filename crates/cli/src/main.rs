@@ -16,6 +16,8 @@ use crate::ui::Ui;
 fn main() -> ExitCode {
     // The sandbox starts this very program as its helper.
     swegym_sandbox::child_main();
+    // And again, inside, as the way from an agent to its model.
+    swegym::rollout::relay::run_if_asked();
     let cli = Cli::parse();
     let ui = Ui::new(&cli.global);
     match run(&ui, cli) {

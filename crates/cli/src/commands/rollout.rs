@@ -44,7 +44,21 @@ pub fn run(ui: &Ui, global: &Global, args: RolloutArgs) -> Result<u8, Error> {
 }
 
 fn plan(args: &RolloutArgs) -> Result<Plan, Error> {
-    let agent = AgentSpec::parse(&args.agent)?;
+    let mut agent = AgentSpec::parse(&args.agent)?;
+    match &mut agent {
+        AgentSpec::Command(command) => {
+            command.packages.clone_from(&args.agent_packages);
+            command.python.clone_from(&args.agent_python);
+            command.mounts.clone_from(&args.agent_mounts);
+        }
+        _ if !args.agent_packages.is_empty() || !args.agent_mounts.is_empty() => {
+            return Err(Error::input(
+                "--agent-package and --agent-mount are for command agents",
+                "name one with --agent 'cmd: …'",
+            ));
+        }
+        _ => {}
+    }
     let model = ModelSpec::parse(&args.model)?;
     let prices = args.prices.map(|(input, output, cached)| Prices {
         input,

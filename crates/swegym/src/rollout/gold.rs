@@ -5,9 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use regex::Regex;
 use serde_json::{Value, json};
+use similar::TextDiff;
 use swegym_agent::model::{Line, Model, ModelError, Reply, Request, Script};
 use swegym_agent::scaffold::SENTINEL;
-use swegym_data::patch::{Change, Content, FilePatch, Hunk, Patch, Side, Tree};
+use swegym_data::patch::{FileEntry, FileMode, Matching, Patch, Tree};
 
 use crate::Error;
 use crate::environment::TESTBED;
@@ -29,7 +30,7 @@ pub fn player(
         "codeact" => Box::new(Script::new(name, codeact(&parsed, patch, tree)?)),
         "workflow" => Box::new(Walker {
             name: name.to_owned(),
-            edits: edits(&parsed, tree)?,
+            edits: walk(&parsed, tree)?,
             at: Mutex::new((0, Stage::Search)),
         }),
         other => {
@@ -67,158 +68,158 @@ fn bash(patch: &str) -> Vec<Line> {
     lines
 }
 
+/// What a patch makes of a file.
+enum Made {
+    /// A new text.
+    New(String),
+    /// Other text: before, and its edits from the end to the beginning, so
+    /// that none moves the next.
+    Changed(String, Vec<Edit>),
+    /// Anything that is not a matter of lines: gone, moved, not text.
+    Other,
+}
+
+/// Some lines of a file that become others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Edit {
+    file: String,
+    /// First and last line, from 1; a new file's last line is 0.
+    start: usize,
+    end: usize,
+    code: String,
+}
+
+/// Lines around a change that an edit holds, as in a patch.
+const AROUND: usize = 3;
+
+/// The files of a patch, each as it becomes where the patch is applied; the
+/// lines that a patch names need not be those of this codebase.
+fn made(patch: &Patch, tree: &dyn Tree) -> Result<Vec<(String, Made)>, Error> {
+    let applied = patch
+        .apply(tree, Matching::Fuzz(5))
+        .map_err(|e| Error::input(e.to_string(), "is it a patch of this codebase?"))?;
+    let files = applied.files.into_iter();
+    files
+        .map(|(path, after)| {
+            let before = tree.read(&path).map_err(|e| Error::io(&path, e))?;
+            let text = |entry: &FileEntry| String::from_utf8(entry.bytes.clone()).ok();
+            let same_mode = match (&before, &after) {
+                (Some(before), Some(after)) => before.mode == after.mode,
+                (None, Some(after)) => after.mode == FileMode::Regular,
+                _ => false,
+            };
+            let made = match (before.as_ref().map(text), after.as_ref().map(text)) {
+                (None, Some(Some(after))) if same_mode => Made::New(after),
+                (Some(Some(before)), Some(Some(after))) if same_mode => {
+                    let edits = edits(&path, &before, &after);
+                    Made::Changed(before, edits)
+                }
+                _ => Made::Other,
+            };
+            Ok((path, made))
+        })
+        .collect()
+}
+
+fn edits(path: &str, before: &str, after: &str) -> Vec<Edit> {
+    let diff = TextDiff::from_lines(before, after);
+    let (old, new): (Vec<&str>, Vec<&str>) = (
+        before.split_inclusive('\n').collect(),
+        after.split_inclusive('\n').collect(),
+    );
+    let groups = diff.grouped_ops(AROUND);
+    let edits = groups.iter().rev().filter_map(|group| {
+        let (first, last) = (group.first()?, group.last()?);
+        let (mut start, end) = (first.old_range().start, last.old_range().end);
+        let mut code = new[first.new_range().start..last.new_range().end].concat();
+        if start == end {
+            // Nothing to replace: the line before comes along.
+            start = start.saturating_sub(1);
+            code = format!("{}{code}", old.get(start).unwrap_or(&""));
+        }
+        Some(Edit {
+            file: path.to_owned(),
+            start: start + 1,
+            end: end.max(start + 1),
+            code,
+        })
+    });
+    edits.collect()
+}
+
 fn codeact(patch: &Patch, text: &str, tree: &dyn Tree) -> Result<Vec<Line>, Error> {
     let editor = |arguments: Value| Line::call("str_replace_editor", &arguments);
+    let files = made(patch, tree)?;
     let mut lines = Vec::new();
-    let plain = patch.files.iter().all(|file| {
-        matches!(file.change, Change::Modify | Change::Create)
-            && matches!(file.content, Content::Text(_))
-    });
-    if plain {
-        for file in &patch.files {
-            let path = format!("{TESTBED}/{}", file.new_path);
-            if file.change == Change::Create {
-                let content = side(hunks(file), Side::New)?;
-                lines.push(editor(
-                    json!({"command": "create", "path": path, "file_text": content}),
-                ));
-                continue;
-            }
-            let mut now = content(tree, &file.old_path)?;
-            for hunk in hunks(file).iter().rev() {
-                let (old, new, after) = unique_edit(&now, hunk, &file.old_path)?;
-                lines.push(editor(json!({
-                    "command": "str_replace", "path": path, "old_str": old, "new_str": new,
-                })));
-                now = after;
-            }
-        }
-    } else if !text.trim().is_empty() {
-        // What the editor cannot do: deletions, renames, binaries.
+    if files.iter().any(|(_, made)| matches!(made, Made::Other)) {
+        // What the editor cannot do.
         let command = format!("cd {TESTBED} && {}", heredoc(text));
         lines.push(Line::call("execute_bash", &json!({"command": command})));
+    } else {
+        for (path, made) in files {
+            let path = format!("{TESTBED}/{path}");
+            match made {
+                Made::Other => {}
+                Made::New(text) => lines.push(editor(
+                    json!({"command": "create", "path": path, "file_text": text}),
+                )),
+                Made::Changed(mut now, edits) => {
+                    for edit in edits {
+                        let (old, new, after) = unique(&now, &edit);
+                        lines.push(editor(json!({
+                            "command": "str_replace", "path": path, "old_str": old, "new_str": new,
+                        })));
+                        now = after;
+                    }
+                }
+            }
+        }
     }
     lines.push(Line::call("finish", &json!({})));
     Ok(lines)
 }
 
-fn hunks(file: &FilePatch) -> &[Hunk] {
-    match &file.content {
-        Content::Text(hunks) => hunks,
-        _ => &[],
-    }
-}
-
-fn content(tree: &dyn Tree, path: &str) -> Result<String, Error> {
-    let entry = tree.read(path).map_err(|e| Error::io(path, e))?;
-    let entry = entry
-        .ok_or_else(|| Error::input(format!("{path}: not in the codebase"), "is it its patch?"))?;
-    String::from_utf8(entry.bytes)
-        .map_err(|_| Error::input(format!("{path}: not UTF-8"), "play it through `bash`"))
-}
-
-/// The lines of one side of some hunks.
-fn side(hunks: &[Hunk], side: Side) -> Result<String, Error> {
-    let lines = hunks.iter().flat_map(|hunk| &hunk.lines);
-    let lines = lines.filter(|line| line.side == side || line.side == Side::Context);
-    let bytes: Vec<u8> = lines.flat_map(|line| line.text.clone()).collect();
-    String::from_utf8(bytes).map_err(|_| Error::input("patch: not UTF-8", ""))
-}
-
-/// A replacement of text that occurs once: a hunk, with as many lines around
-/// it as that takes. Also the text after it.
-fn unique_edit(text: &str, hunk: &Hunk, path: &str) -> Result<(String, String, String), Error> {
+/// An edit as a replacement of text that occurs once, with as many more lines
+/// as that takes. Also the text after it.
+fn unique(text: &str, edit: &Edit) -> (String, String, String) {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let (old, new) = (
-        side(std::slice::from_ref(hunk), Side::Old)?,
-        side(std::slice::from_ref(hunk), Side::New)?,
-    );
-    let count = old.split_inclusive('\n').count();
-    let first = if count == 0 {
-        hunk.old_start
-    } else {
-        hunk.old_start - 1
-    };
-    let fits = lines
-        .get(first..first + count)
-        .is_some_and(|part| part.concat() == old);
-    if !fits {
-        return Err(Error::input(
-            format!("{path}: hunk at line {} does not fit", hunk.old_start),
-            "is it a patch of this codebase?",
-        ));
-    }
-    let (mut from, mut to) = (first, first + count);
+    let (first, end) = (edit.start - 1, edit.end.min(lines.len()));
+    let (mut from, mut to) = (first, end);
     loop {
-        let before = lines[from..to].concat();
-        let once = !before.is_empty() && text.matches(&before).count() == 1;
+        let old = lines[from..to].concat();
+        let once = !old.is_empty() && text.matches(&old).count() == 1;
         if once || (from == 0 && to == lines.len()) {
-            let head = lines[from..first].concat();
-            let tail = lines[first + count..to].concat();
-            let replaced = format!("{head}{new}{tail}");
-            let after = format!(
-                "{}{replaced}{}",
-                lines[..from].concat(),
-                lines[to..].concat()
-            );
-            return Ok((before, replaced, after));
+            let (head, tail) = (lines[from..first].concat(), lines[end..to].concat());
+            let new = format!("{head}{}{tail}", edit.code);
+            let (before, behind) = (lines[..from].concat(), lines[to..].concat());
+            return (old, new.clone(), format!("{before}{new}{behind}"));
         }
         from = from.saturating_sub(1);
         to = (to + 1).min(lines.len());
     }
 }
 
-/// One step of a patch, as the workflow takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Edit {
-    file: String,
-    /// First and last line, from 1.
-    start: usize,
-    end: usize,
-    code: String,
-}
-
-/// The hunks of a patch, those of a file from its end to its beginning, so
-/// that none moves the next.
-fn edits(patch: &Patch, tree: &dyn Tree) -> Result<Vec<Edit>, Error> {
-    let mut edits = Vec::new();
-    for file in &patch.files {
-        if file.change == Change::Create {
-            edits.push(Edit {
-                file: file.new_path.clone(),
+/// The edits of a patch, as the workflow takes them.
+fn walk(patch: &Patch, tree: &dyn Tree) -> Result<Vec<Edit>, Error> {
+    let mut all = Vec::new();
+    for (path, made) in made(patch, tree)? {
+        match made {
+            Made::Changed(_, edits) => all.extend(edits),
+            Made::New(code) => all.push(Edit {
+                file: path,
                 start: 1,
                 end: 0,
-                code: side(hunks(file), Side::New)?,
-            });
-            continue;
-        }
-        if file.change != Change::Modify {
-            return Err(Error::input(
-                format!("{}: the workflow only edits and makes files", file.old_path),
-                "play the patch through `codeact` or `bash`",
-            ));
-        }
-        let text = content(tree, &file.old_path)?;
-        let lines: Vec<&str> = text.split_inclusive('\n').collect();
-        for hunk in hunks(file).iter().rev() {
-            let one = std::slice::from_ref(hunk);
-            let (old, mut code) = (side(one, Side::Old)?, side(one, Side::New)?);
-            let count = old.split_inclusive('\n').count();
-            let (mut start, end) = (hunk.old_start, hunk.old_start + count - 1);
-            if count == 0 {
-                // Nothing to replace: the line before comes along.
-                start = hunk.old_start.max(1);
-                code = format!("{}{code}", lines.get(start - 1).unwrap_or(&""));
-            }
-            edits.push(Edit {
-                file: file.old_path.clone(),
-                start,
-                end: end.max(start),
                 code,
-            });
+            }),
+            Made::Other => {
+                return Err(Error::input(
+                    format!("{path}: the workflow only edits and makes text files"),
+                    "play the patch through `codeact` or `bash`",
+                ));
+            }
         }
     }
-    Ok(edits)
+    Ok(all)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,43 +315,43 @@ fn span_of(told: &str, file: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use swegym_data::patch::{FileEntry, MemoryTree};
+    use swegym_data::patch::MemoryTree;
 
     fn tree() -> MemoryTree {
-        let text = "a\nx\nb\na\nx\nc\n";
+        let text = "x\n0\n1\n2\n3\n4\n5\n6\n7\nx\n0\n1\n2\nend\n";
         [("f.py".to_owned(), FileEntry::regular(text))].into()
     }
 
+    /// Its line numbers are those of another version of the file.
     const PATCH: &str = "diff --git a/f.py b/f.py\n--- a/f.py\n+++ b/f.py\n\
-        @@ -2 +2 @@\n-x\n+y\n@@ -5 +5 @@\n-x\n+z\n";
+        @@ -11,3 +11,3 @@\n 6\n 7\n-x\n+z\n 0\n\
+        diff --git a/new.py b/new.py\nnew file mode 100644\n--- /dev/null\n+++ b/new.py\n\
+        @@ -0,0 +1 @@\n+pass\n";
 
     #[test]
-    fn an_edit_takes_as_many_lines_as_make_it_unique() {
-        let patch = Patch::parse(PATCH.as_bytes()).unwrap();
-        let lines = codeact(&patch, PATCH, &tree()).unwrap();
-        let pairs: Vec<(&str, &str)> = lines[..2]
-            .iter()
-            .map(|line| {
-                let a = &line.tool_calls[0].arguments;
-                (
-                    a["old_str"].as_str().unwrap(),
-                    a["new_str"].as_str().unwrap(),
-                )
-            })
-            .collect();
-        assert_eq!(pairs, [("a\nx\nc\n", "a\nz\nc\n"), ("x\n", "y\n")]);
+    fn an_edit_is_unique_and_fits_the_codebase() {
+        let patch = PATCH.replace("-11,3 +11,3", "-11,4 +11,4");
+        let parsed = Patch::parse(patch.as_bytes()).unwrap();
+        let lines = codeact(&parsed, &patch, &tree()).unwrap();
+        let edit = &lines[0].tool_calls[0].arguments;
+        assert_eq!(edit["old_str"], "5\n6\n7\nx\n0\n1\n2\n");
+        assert_eq!(edit["new_str"], "5\n6\n7\nz\n0\n1\n2\n");
+        assert_eq!(lines[1].tool_calls[0].arguments["command"], "create");
         assert_eq!(lines[2].tool_calls[0].name, "finish");
+        let steps = walk(&parsed, &tree()).unwrap();
+        let places: Vec<(usize, usize)> = steps.iter().map(|e| (e.start, e.end)).collect();
+        assert_eq!(places, [(7, 13), (1, 0)]);
     }
 
     #[test]
-    fn the_workflow_edits_from_the_end() {
-        let patch = Patch::parse(PATCH.as_bytes()).unwrap();
-        let edits = edits(&patch, &tree()).unwrap();
-        let places: Vec<(usize, usize, &str)> = edits
-            .iter()
-            .map(|e| (e.start, e.end, e.code.as_str()))
-            .collect();
-        assert_eq!(places, [(5, 5, "z\n"), (2, 2, "y\n")]);
+    fn what_is_no_matter_of_lines_goes_through_the_shell() {
+        let patch = "diff --git a/f.py b/f.py\ndeleted file mode 100644\n--- a/f.py\n\
+            +++ /dev/null\n@@ -1,14 +0,0 @@\n-x\n-0\n-1\n-2\n-3\n-4\n-5\n-6\n-7\n-x\n-0\n-1\n\
+            -2\n-end\n";
+        let parsed = Patch::parse(patch.as_bytes()).unwrap();
+        let lines = codeact(&parsed, patch, &tree()).unwrap();
+        assert_eq!(lines[0].tool_calls[0].name, "execute_bash");
+        assert!(walk(&parsed, &tree()).is_err());
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! is committed by one rename, so that a kill loses the episodes in flight and
 //! nothing else (docs/design/rollout.md).
 
+mod command;
 mod gold;
 mod ledger;
 mod patch;
+pub mod relay;
 pub mod runs;
 mod spec;
 mod warm;
@@ -23,11 +25,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 use swegym_agent::episode::{self, Episode, Finished, Limits};
-use swegym_agent::model::{HttpOptions, Prices, Sampling};
+use swegym_agent::model::{HttpOptions, Model, Prices, Sampling};
+use swegym_agent::proxy::Proxy;
 use swegym_agent::scaffold::{Dialect, Prompts, Task};
 use swegym_agent::workspace::Gate;
 use swegym_core::{
-    AgentInfo, AtifStep, End, Fault, Instance, Outcome, Prediction, StepSource, Trajectory,
+    AgentInfo, AtifStep, End, Fault, Instance, Outcome, Prediction, Sandbox, StepSource, Trajectory,
 };
 
 use crate::dispatch::{self, Attempt, Cancel, Event as Job, dispatch};
@@ -37,10 +40,12 @@ use crate::home::Home;
 use crate::judge::Judge;
 use crate::{Error, compose};
 
+pub use command::CommandAgent;
 pub use ledger::Spent;
 pub use spec::{AgentSpec, ModelSpec, Models};
 pub use warm::{Warm, WarmUp};
 
+use command::Installed;
 use ledger::Journal;
 use runs::{Entry, EpisodeRecord, Manifest, OpenRun, Run};
 
@@ -169,8 +174,10 @@ struct Shared {
     warm: WarmUp,
     judge: Option<Judge>,
     models: Models,
+    /// Where the agent is a command.
+    command: Option<(Installed, Proxy)>,
     run: OpenRun,
-    journal: Journal,
+    journal: Arc<Journal>,
     gate: Turns,
     plan: Plan,
     /// Tries of each episode in earlier runs.
@@ -187,6 +194,15 @@ struct Work {
     sample: u32,
     /// Committed earlier; only its verdict is missing.
     ungraded: Option<Entry>,
+}
+
+/// An episode that was run.
+struct Rolled {
+    finished: Finished,
+    /// Its patch, or why there is none.
+    patch: Result<String, String>,
+    /// What a command wrote to its terminal.
+    log: Option<String>,
 }
 
 struct Done {
@@ -209,6 +225,13 @@ pub fn run(
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     let models = plan.model.open(plan.prices, plan.http.clone())?;
+    let command = match &plan.agent {
+        AgentSpec::Command(agent) => {
+            let proxy = Proxy::start().map_err(|e| Error::setup(e.to_string(), ""))?;
+            Some((Installed::new(agent, home)?, proxy))
+        }
+        _ => None,
+    };
     let run = OpenRun::open(&plan.dir, &manifest(&plan))?;
     let (journal, spent) = Journal::open(&plan.dir.join("calls.jsonl"), plan.budget)?;
     let known = Run::read(&plan.dir)?;
@@ -223,8 +246,9 @@ pub fn run(
         warm: WarmUp::new(environments.clone(), home),
         judge: judge.map(|options| Judge::new(environments, home, options)),
         models,
+        command,
         run,
-        journal,
+        journal: Arc::new(journal),
         gate: Turns {
             free: Mutex::new(plan.commands.max(1)),
             freed: Condvar::new(),
@@ -284,7 +308,7 @@ fn manifest(plan: &Plan) -> Manifest {
     Manifest {
         schema: 1,
         run_id: plan.run_id.clone(),
-        agent: plan.agent.name().to_owned(),
+        agent: plan.agent.identity(),
         prompts: plan.prompts.digest(plan.agent.name()),
         dialect: plan.dialect,
         model: plan.model.to_string(),
@@ -404,10 +428,15 @@ impl Shared {
         let mut attempt = before + 1;
         loop {
             let rolled = self.episode(work, &name, attempt);
-            let (finished, patch) = match rolled {
-                Ok(done) => done,
-                Err(e) => (broken(&self.plan, &name, &e), Ok(String::new())),
-            };
+            let Rolled {
+                finished,
+                patch,
+                log,
+            } = rolled.unwrap_or_else(|e| Rolled {
+                finished: broken(&self.plan, &name, &e),
+                patch: Ok(String::new()),
+                log: None,
+            });
             if self.cancel.is_cancelled() {
                 return None;
             }
@@ -427,7 +456,7 @@ impl Shared {
                 attempt += 1;
                 continue;
             }
-            return self.commit(work, attempt, finished, patch);
+            return self.commit(work, attempt, finished, patch, log.as_deref());
         }
     }
 
@@ -445,6 +474,7 @@ impl Shared {
         attempt: u32,
         finished: Finished,
         patch: Result<String, String>,
+        log: Option<&str>,
     ) -> Option<Done> {
         let (patch, patch_error) = match patch {
             Ok(patch) => (patch, None),
@@ -467,7 +497,7 @@ impl Shared {
         let mut trajectory = finished.trajectory;
         trajectory.session_id = Some(self.plan.run_id.clone());
         annotate(&mut trajectory, &record, self.plan.dialect);
-        if let Err(e) = self.run.commit(&record, &trajectory, &patch) {
+        if let Err(e) = self.run.commit(&record, &trajectory, &patch, log) {
             self.step(&record.instance_id, &format!("{RETRY}{e}"));
             return None;
         }
@@ -511,12 +541,7 @@ impl Shared {
         }
     }
 
-    fn episode(
-        &self,
-        work: &Work,
-        name: &str,
-        attempt: u32,
-    ) -> Result<(Finished, Result<String, String>), Error> {
+    fn episode(&self, work: &Work, name: &str, attempt: u32) -> Result<Rolled, Error> {
         let instance = &*work.instance;
         let id = &instance.instance_id;
         self.gate.enter();
@@ -528,39 +553,80 @@ impl Shared {
             .map_err(|e| Error::input(e.to_string(), "the row's `base_patch` is damaged"))?;
         let agent = self.plan.agent.name();
         let model = self.models.model(instance, work.sample, agent, &tree)?;
-        let mut scaffold = self
-            .plan
-            .agent
-            .scaffold(&self.plan.prompts, self.plan.dialect);
         let mut sampling = self.plan.sampling.clone();
         // Samples of one instance differ, and a repeated run does not.
         sampling.seed = sampling.seed.map(|seed| seed + u64::from(work.sample));
-        let mut sandbox = self.warm.sandbox(&warm)?;
+        let task = task(instance, &warm);
         self.step(id, agent);
-        let finished = episode::run(
-            Episode {
-                id: name,
-                attempt,
-                task: &task(instance, &warm),
-                scaffold: &mut *scaffold,
-                model: &*model,
-                dialect: self.plan.dialect,
-                sampling: &sampling,
-                limits: &self.plan.limits,
-                ledger: &self.journal,
-                gate: &self.gate,
-            },
-            &mut *sandbox,
-        );
+        let limits = &self.plan.limits;
+        let (finished, mut sandbox, log) = match &self.command {
+            Some((installed, proxy)) => {
+                let desk = installed.desk(&task)?;
+                let mut sandbox = self.warm.start(&installed.spec(&warm.spec, &desk)?)?;
+                let run = command::Run {
+                    id: name,
+                    attempt,
+                    task: &task,
+                    model,
+                    sampling: &sampling,
+                    limits,
+                    ledger: self.journal.clone(),
+                    proxy,
+                };
+                let (finished, log) = installed.run(run, &desk, &mut *sandbox)?;
+                (finished, sandbox, Some(log))
+            }
+            None => {
+                let mut sandbox = self.warm.start(&warm.spec)?;
+                let finished =
+                    self.scaffolded(name, attempt, &task, &*model, &sampling, &mut *sandbox)?;
+                (finished, sandbox, None)
+            }
+        };
         if !finished.end.counts() {
-            return Ok((finished, Ok(String::new())));
+            return Ok(Rolled {
+                finished,
+                patch: Ok(String::new()),
+                log,
+            });
         }
         self.gate.enter();
         let taken = patch::take(&mut *sandbox, &warm);
         self.gate.leave();
         let patch = taken?;
         sandbox.close()?;
-        Ok((finished, patch))
+        Ok(Rolled {
+            finished,
+            patch,
+            log,
+        })
+    }
+
+    fn scaffolded(
+        &self,
+        id: &str,
+        attempt: u32,
+        task: &Task,
+        model: &dyn Model,
+        sampling: &Sampling,
+        sandbox: &mut dyn Sandbox,
+    ) -> Result<Finished, Error> {
+        let plan = &self.plan;
+        let scaffold = plan.agent.scaffold(&plan.prompts, plan.dialect);
+        let mut scaffold = scaffold.ok_or_else(|| Error::bug("an agent without a scaffold"))?;
+        let episode = Episode {
+            id,
+            attempt,
+            task,
+            scaffold: &mut *scaffold,
+            model,
+            dialect: plan.dialect,
+            sampling,
+            limits: &plan.limits,
+            ledger: &*self.journal,
+            gate: &self.gate,
+        };
+        Ok(episode::run(episode, sandbox))
     }
 
     fn step(&self, instance_id: &str, what: &str) {

@@ -4,7 +4,7 @@
 //! run.json                               what the run is; two runs with the same are one
 //! calls.jsonl                            the ledger
 //! episodes/<instance>/<sample>/
-//!     episode.json trajectory.json patch.diff     committed together, by one rename
+//!     episode.json trajectory.json patch.diff [agent.log]   committed by one rename
 //!     result.json test_output.txt                 the verdict, when it is there
 //! ```
 
@@ -190,6 +190,7 @@ impl OpenRun {
         record: &EpisodeRecord,
         trajectory: &Trajectory,
         patch: &str,
+        log: Option<&str>,
     ) -> Result<(), Error> {
         let target = episode_dir(&self.dir, &record.instance_id, record.sample);
         let io = |e| Error::io(&target, e);
@@ -200,6 +201,9 @@ impl OpenRun {
         crate::make_traversable(temp.path())?;
         swegym_data::atomic::write_json(&temp.path().join("trajectory.json"), trajectory)?;
         swegym_data::atomic::write(&temp.path().join("patch.diff"), patch.as_bytes())?;
+        if let Some(log) = log {
+            swegym_data::atomic::write(&temp.path().join("agent.log"), log.as_bytes())?;
+        }
         swegym_data::atomic::write_json(&temp.path().join("episode.json"), record)?;
         let parent = target.parent().unwrap_or(&self.dir);
         fs::create_dir_all(parent).map_err(io)?;

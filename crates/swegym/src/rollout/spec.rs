@@ -13,6 +13,7 @@ use swegym_agent::scaffold::{
 use swegym_core::{Instance, StepSource, Trajectory};
 use swegym_data::patch::Tree;
 
+use super::command::CommandAgent;
 use super::gold;
 use super::runs::Run;
 use crate::Error;
@@ -26,21 +27,31 @@ pub enum AgentSpec {
     Workflow,
     /// A shell alone.
     Bash,
+    /// Any other agent: a command in the sandbox.
+    Command(CommandAgent),
 }
 
 impl AgentSpec {
-    /// Reads `codeact`, `workflow` or `bash`.
+    /// Reads `codeact`, `workflow`, `bash` or `cmd:…`.
     ///
     /// # Errors
     /// Any other word.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        if let Some(script) = text.strip_prefix("cmd:") {
+            return Ok(Self::Command(CommandAgent {
+                script: script.trim().to_owned(),
+                packages: Vec::new(),
+                python: None,
+                mounts: Vec::new(),
+            }));
+        }
         match text {
             "codeact" => Ok(Self::CodeAct),
             "workflow" => Ok(Self::Workflow),
             "bash" => Ok(Self::Bash),
             other => Err(Error::input(
                 format!("--agent: there is no agent {other:?}"),
-                "use codeact, workflow or bash",
+                "use codeact, workflow, bash, or 'cmd: …' for a command",
             )),
         }
     }
@@ -51,17 +62,27 @@ impl AgentSpec {
             Self::CodeAct => "codeact",
             Self::Workflow => "workflow",
             Self::Bash => "bash",
+            Self::Command(_) => "cmd",
         }
     }
 
-    /// A new agent for an episode.
-    pub fn scaffold(&self, prompts: &Prompts, dialect: Dialect) -> Box<dyn Scaffold> {
-        let prompts = prompts.clone();
+    /// All that makes it what it is.
+    pub fn identity(&self) -> String {
         match self {
+            Self::Command(agent) => serde_json::to_string(agent).expect("plain data"),
+            other => other.name().to_owned(),
+        }
+    }
+
+    /// A new agent for an episode; none where a command is the agent.
+    pub fn scaffold(&self, prompts: &Prompts, dialect: Dialect) -> Option<Box<dyn Scaffold>> {
+        let prompts = prompts.clone();
+        Some(match self {
             Self::CodeAct => Box::new(CodeAct::new(prompts)),
             Self::Bash => Box::new(Bash::new(prompts, dialect)),
             Self::Workflow => Box::new(Workflow::new(prompts, dialect, Arc::new(Python))),
-        }
+            Self::Command(_) => return None,
+        })
     }
 }
 

@@ -62,12 +62,12 @@ impl WarmUp {
         Ok(warm)
     }
 
-    /// A sandbox of an instance, untouched.
+    /// A sandbox.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn sandbox(&self, warm: &Warm) -> Result<Box<dyn Sandbox>, Error> {
-        Ok(self.environments.backend().create(&warm.spec)?)
+    pub fn start(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, Error> {
+        Ok(self.environments.backend().create(spec)?)
     }
 
     fn warm(&self, instance: &Instance, on_step: &dyn Fn(&str)) -> Result<Warm, Error> {
