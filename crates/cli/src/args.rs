@@ -638,6 +638,9 @@ pub struct RolloutArgs {
     /// Tries of a call before the provider counts as failed
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub request_attempts: u32,
+    /// Tries of an episode that the machine or the provider broke
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub attempts: u32,
     /// Episodes in flight at once
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub workers: usize,

@@ -28,5 +28,5 @@ pub use sandbox::{
 };
 pub use trajectory::{
     ATIF_VERSION, AgentInfo, AtifContent, AtifStep, AtifToolCall, ContentPart, FinalMetrics,
-    Observation, ObservationResult, StepMetrics, StepSource, Trajectory,
+    Observation, ObservationResult, StepMetrics, StepSource, Trajectory, TrajectoryError,
 };

@@ -61,9 +61,8 @@ fn step(message: &ChatMessage) -> AtifStep {
     if matches!(message.role, Role::Developer | Role::Tool) {
         step.note(ROLE, plain(&message.role));
     }
-    match &message.content {
-        Some(Content::Text(_)) => {}
-        other => step.note(CONTENT, plain(other)),
+    if let Some(kept) = shape(message) {
+        step.note(CONTENT, kept);
     }
     let agent = source == StepSource::Agent;
     let mut fields = fields(message);
@@ -146,8 +145,8 @@ fn add_result(step: &mut AtifStep, message: &ChatMessage) -> bool {
         fields.insert("tool_calls".into(), plain(&message.tool_calls));
     }
     let mut extra = Map::new();
-    if !matches!(message.content, Some(Content::Text(_))) {
-        extra.insert(CONTENT.into(), plain(&message.content));
+    if let Some(kept) = shape(message) {
+        extra.insert(CONTENT.into(), kept);
     }
     if !fields.is_empty() {
         extra.insert(FIELDS.into(), fields.into());
@@ -183,11 +182,38 @@ fn message(step: &AtifStep) -> ChatMessage {
     message
 }
 
-fn content(text: &AtifContent, kept: Option<&Value>) -> Option<Content> {
-    match kept {
-        Some(kept) => serde_json::from_value(kept.clone()).unwrap_or_default(),
-        None => Some(Content::Text(text.text())),
+/// How content is made of its text, where it is no text: parts with the length
+/// of each text in its place, or `null` for none.
+fn shape(message: &ChatMessage) -> Option<Value> {
+    let parts = match &message.content {
+        Some(Content::Text(_)) => return None,
+        None => return Some(Value::Null),
+        Some(Content::Parts(parts)) => parts,
+    };
+    let mut shape = parts.clone();
+    for text in shape.iter_mut().filter_map(|part| part.get_mut("text")) {
+        if let Some(length) = text.as_str().map(str::len) {
+            *text = length.into();
+        }
     }
+    Some(shape.into())
+}
+
+fn content(text: &AtifContent, shape: Option<&Value>) -> Option<Content> {
+    let text = text.text();
+    let Some(shape) = shape else {
+        return Some(Content::Text(text));
+    };
+    let mut parts = shape.as_array()?.clone();
+    let mut at = 0;
+    for slot in parts.iter_mut().filter_map(|part| part.get_mut("text")) {
+        if let Some(length) = slot.as_u64() {
+            let end = at + length as usize;
+            *slot = text.get(at..end).unwrap_or_default().into();
+            at = end;
+        }
+    }
+    Some(Content::Parts(parts))
 }
 
 fn called(call: &AtifToolCall) -> ChatToolCall {

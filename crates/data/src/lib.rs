@@ -7,6 +7,7 @@
 pub mod atomic;
 pub mod curate;
 pub mod patch;
+pub mod trajectory;
 
 mod check;
 mod dataset;

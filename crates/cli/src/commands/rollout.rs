@@ -127,7 +127,7 @@ fn plan(args: &RolloutArgs) -> Result<Plan, Error> {
         }),
         workers: args.workers,
         commands: args.commands.unwrap_or(2 * cores),
-        attempts: 3,
+        attempts: args.attempts.max(1),
     })
 }
 

@@ -5,6 +5,8 @@ mod collecting;
 mod datasets;
 mod git;
 mod kills;
+mod provider;
+mod rollout;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -16,5 +18,6 @@ fn main() {
     trials.extend(collecting::trials());
     trials.extend(git::trials());
     trials.extend(kills::trials());
+    trials.extend(rollout::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -7,6 +7,7 @@ mod hub;
 mod patches;
 mod predictions;
 mod run_dir;
+mod trajectories;
 
 use std::path::{Path, PathBuf};
 
