@@ -327,6 +327,12 @@ impl Running<'_, '_> {
         };
         let mut trajectory = trajectory(agent, self.dialogue.history, self.answers, 0);
         trajectory.trajectory_id = Some(self.episode.id.to_owned());
+        if let Some(fence) = scaffold
+            .fence()
+            .filter(|_| self.episode.dialect == Dialect::Text)
+        {
+            trajectory.note("fence", fence);
+        }
         trajectory.final_metrics = Some(FinalMetrics {
             total_prompt_tokens: self.usage.prompt_tokens,
             total_completion_tokens: self.usage.completion_tokens,

@@ -8,6 +8,7 @@ mod dialogue;
 pub mod episode;
 pub mod model;
 pub mod proxy;
+pub mod rows;
 pub mod scaffold;
 pub mod text_form;
 pub mod workspace;

@@ -1,0 +1,534 @@
+//! Training rows: what a trajectory is to a trainer (FORMATS 5.5, SWE-GYM
+//! sections 2 and 4).
+//!
+//! A row holds what the model was shown and said. Every assistant message has
+//! a `weight`: 0 for what is not to be learnt, calls that were in error and
+//! context that was copied from elsewhere.
+
+use serde_json::{Map, Value, json};
+use swegym_core::{ChatMessage, Role, StepSource, Tool, Trajectory};
+use thiserror::Error;
+
+use crate::dialogue::RAW;
+use crate::text_form::{self, CallError};
+
+/// A trajectory with its labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Labelled<'a> {
+    /// What happened.
+    pub trajectory: &'a Trajectory,
+    /// The instance.
+    pub instance_id: &'a str,
+    /// Whether its patch resolves the instance.
+    pub resolved: bool,
+}
+
+/// A trajectory that cannot be a row of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RowError {
+    /// A call of it cannot be said in text.
+    #[error("{0}")]
+    Call(#[from] CallError),
+    /// It has no token ids; they are never made by tokenising again.
+    #[error("step {0} has no token ids; roll out with --token-ids on an engine that gives them")]
+    NoTokens(u64),
+    /// The model said nothing in it.
+    #[error("there is no answer of the model")]
+    Empty,
+}
+
+/// A message and whether it is learnt.
+struct Said {
+    message: ChatMessage,
+    learnt: bool,
+}
+
+/// Messages without what only we and other agents keep in them.
+fn said(trajectory: &Trajectory) -> Vec<Said> {
+    let mut steps = trajectory.steps.iter();
+    let mut learnt = false;
+    let chat = trajectory.to_chat().into_iter();
+    chat.map(|mut message| {
+        // Each step but results of tools begins with its own message.
+        if message.role != Role::Tool
+            && let Some(step) = steps.next()
+        {
+            let results = step.observation.iter().flat_map(|o| &o.results);
+            let in_error = results
+                .filter_map(|r| r.content.as_ref())
+                .any(|content| content.text().starts_with("ERROR"));
+            learnt = step.source == StepSource::Agent
+                && step.is_copied_context != Some(true)
+                && !in_error;
+        }
+        let raw = message.extra.shift_remove(RAW);
+        message.extra.clear();
+        message.extra.extend(raw.map(|raw| (RAW.to_owned(), raw)));
+        let assistant = message.role == Role::Assistant;
+        Said {
+            message,
+            learnt: learnt && assistant,
+        }
+    })
+    .collect()
+}
+
+fn tools(trajectory: &Trajectory) -> Vec<Tool> {
+    let definitions = trajectory.agent.tool_definitions.iter().flatten();
+    definitions
+        .filter_map(|tool| serde_json::from_value(tool.clone()).ok())
+        .collect()
+}
+
+fn labels(of: &Labelled<'_>) -> Map<String, Value> {
+    Map::from_iter([
+        ("instance_id".to_owned(), of.instance_id.into()),
+        ("resolved".to_owned(), of.resolved.into()),
+        ("reward".to_owned(), f64::from(u8::from(of.resolved)).into()),
+    ])
+}
+
+/// A message as trainers read it.
+fn plain(said: &Said) -> Value {
+    let mut message = said.message.clone();
+    message.extra.clear();
+    let mut value = serde_json::to_value(&message).expect("plain data");
+    value["content"] = message.text().into();
+    if message.role == Role::Assistant {
+        value["weight"] = u8::from(said.learnt).into();
+    }
+    value
+}
+
+/// `{"messages", "tools", "instance_id", "resolved", "reward"}`.
+///
+/// # Errors
+/// [`RowError::Empty`].
+pub fn chat(of: &Labelled<'_>) -> Result<Value, RowError> {
+    let all = said(of.trajectory);
+    some_answer(&all)?;
+    let mut row = Map::new();
+    row.insert("messages".into(), all.iter().map(plain).collect());
+    row.insert("tools".into(), json!(tools(of.trajectory)));
+    row.extend(labels(of));
+    Ok(row.into())
+}
+
+fn some_answer(all: &[Said]) -> Result<(), RowError> {
+    match all.iter().any(|s| s.message.role == Role::Assistant) {
+        true => Ok(()),
+        false => Err(RowError::Empty),
+    }
+}
+
+/// The conversation as text alone, as a model without function calling has
+/// it: the reference's form, or that of the run where it had one of its own.
+fn in_text(trajectory: &Trajectory) -> Result<Vec<Said>, RowError> {
+    let all = said(trajectory);
+    some_answer(&all)?;
+    let fence = trajectory.extra.as_ref().and_then(|e| e.get("fence"));
+    if fence.is_some_and(Value::is_string) {
+        return Ok(fenced(all));
+    }
+    // Several calls of one answer become several answers; those that are not
+    // learnt are told by their place.
+    let learnt: Vec<bool> = all
+        .iter()
+        .filter(|s| s.message.role == Role::Assistant)
+        .flat_map(|s| std::iter::repeat_n(s.learnt, s.message.tool_calls.len().max(1)))
+        .collect();
+    let messages: Vec<ChatMessage> = all.into_iter().map(|s| s.message).collect();
+    let text = text_form::to_text(&messages, &tools(trajectory))?;
+    let answers = text.iter().filter(|m| m.role == Role::Assistant).count();
+    let mut place = learnt.into_iter();
+    // Calls without a result are left out of the text, always at the end.
+    let learnt: Vec<bool> = place.by_ref().take(answers).collect();
+    let mut learnt = learnt.into_iter();
+    Ok(text
+        .into_iter()
+        .map(|message| Said {
+            learnt: message.role == Role::Assistant && learnt.next().unwrap_or(false),
+            message,
+        })
+        .collect())
+}
+
+/// Answers as the model wrote them, results as the user's words.
+fn fenced(all: Vec<Said>) -> Vec<Said> {
+    let mut out: Vec<Said> = Vec::new();
+    for said in all {
+        let text = match said.message.extra.get(RAW).and_then(Value::as_str) {
+            Some(raw) => raw.to_owned(),
+            None => said.message.text(),
+        };
+        let role = match said.message.role {
+            Role::Tool => Role::User,
+            role => role,
+        };
+        match out.last_mut() {
+            Some(last) if role == Role::User && last.message.role == Role::User => {
+                let both = format!("{}\n\n{text}", last.message.text());
+                last.message = ChatMessage::user(both);
+            }
+            _ => out.push(Said {
+                message: ChatMessage::new(role, text),
+                learnt: said.learnt,
+            }),
+        }
+    }
+    out
+}
+
+/// [`chat`] in text: `{"messages": [{"role", "content", "weight"}], …}`.
+///
+/// # Errors
+/// If a call cannot be said in text.
+pub fn text(of: &Labelled<'_>) -> Result<Value, RowError> {
+    let all = in_text(of.trajectory)?;
+    let mut row = Map::new();
+    row.insert("messages".into(), all.iter().map(plain).collect());
+    row.extend(labels(of));
+    Ok(row.into())
+}
+
+/// `{"conversations": [{"from", "value"}]}`, in text.
+///
+/// # Errors
+/// As [`text`].
+pub fn sharegpt(of: &Labelled<'_>) -> Result<Value, RowError> {
+    let all = in_text(of.trajectory)?;
+    let turns = all.iter().map(|said| {
+        let from = match said.message.role {
+            Role::System | Role::Developer => "system",
+            Role::User | Role::Tool => "human",
+            Role::Assistant => "gpt",
+        };
+        json!({"from": from, "value": said.message.text()})
+    });
+    let mut row = Map::new();
+    row.insert("conversations".into(), turns.collect());
+    row.extend(labels(of));
+    Ok(row.into())
+}
+
+/// What the model is given before its first answer, and all that follows.
+fn split(all: &[Said]) -> (Vec<Value>, Vec<Value>) {
+    let first = all
+        .iter()
+        .position(|s| s.message.role == Role::Assistant)
+        .unwrap_or(all.len());
+    let values = |part: &[Said]| part.iter().map(plain).collect();
+    (values(&all[..first]), values(&all[first..]))
+}
+
+/// `{"prompt", "completion", "label"}` for KTO, in text.
+///
+/// # Errors
+/// As [`text`].
+pub fn kto(of: &Labelled<'_>) -> Result<Value, RowError> {
+    let (prompt, completion) = split(&in_text(of.trajectory)?);
+    Ok(json!({
+        "prompt": prompt, "completion": completion, "label": of.resolved,
+        "instance_id": of.instance_id,
+    }))
+}
+
+/// `{"prompt", "chosen", "rejected"}` of one instance, in text; `None` if the
+/// two were asked differently.
+///
+/// # Errors
+/// As [`text`].
+pub fn preference(
+    chosen: &Labelled<'_>,
+    rejected: &Labelled<'_>,
+) -> Result<Option<Value>, RowError> {
+    let (prompt, good) = split(&in_text(chosen.trajectory)?);
+    let (other, bad) = split(&in_text(rejected.trajectory)?);
+    if prompt != other {
+        return Ok(None);
+    }
+    Ok(Some(json!({
+        "prompt": prompt, "chosen": good, "rejected": bad, "instance_id": chosen.instance_id,
+    })))
+}
+
+const JUDGE: &str = "\
+You judge the work of a software engineer who was given an issue of a codebase. You read a log of \
+what was done, and decide whether the issue is resolved by it. Look at four things:
+1. Was the place found where the fault is?
+2. Does the change remove the cause, for all cases that the issue is about?
+3. Was the change tried out, and did that show what it should?
+4. Is everything else left as it was?
+Answer with <judgement>YES</judgement> if the issue is resolved, and with \
+<judgement>NO</judgement> if it is not.";
+
+/// The verifier's prompt: one function for training and scoring, so that the
+/// two cannot differ.
+///
+/// # Errors
+/// If a call cannot be said in text.
+pub fn verifier_prompt(trajectory: &Trajectory) -> Result<Vec<ChatMessage>, RowError> {
+    let log = log(trajectory)?;
+    Ok(vec![
+        ChatMessage::system(JUDGE),
+        ChatMessage::user(format!(
+            "This is the log:\n\n=== INTERACTION LOG ===\n{log}\n=== END INTERACTION ===\n\n\
+             Is the issue resolved?"
+        )),
+    ])
+}
+
+/// The verifier's answer up to where it decides; the next token is `YES` or
+/// `NO`, and scored exactly as it was trained.
+pub const VERDICT: &str = "<judgement>";
+
+/// `{"messages", "resolved"}`: the prompt, and the answer that is true.
+///
+/// # Errors
+/// As [`verifier_prompt`].
+pub fn verifier(of: &Labelled<'_>) -> Result<Value, RowError> {
+    let mut messages = verifier_prompt(of.trajectory)?;
+    let word = if of.resolved { "YES" } else { "NO" };
+    messages.push(ChatMessage::assistant(format!(
+        "{VERDICT}{word}</judgement>"
+    )));
+    Ok(json!({"messages": messages, "resolved": of.resolved, "instance_id": of.instance_id}))
+}
+
+/// A trajectory as one text (SWE-GYM section 4).
+fn log(trajectory: &Trajectory) -> Result<String, RowError> {
+    let line = "-".repeat(100);
+    let mut out = String::new();
+    let mut all: Vec<ChatMessage> = Vec::new();
+    for said in said(trajectory) {
+        match all.last_mut() {
+            Some(last) if last.role == Role::User && said.message.role == Role::User => {
+                *last = ChatMessage::user(format!("{}\n{}", last.text(), said.message.text()));
+            }
+            _ => all.push(said.message),
+        }
+    }
+    let system = matches!(all.first(), Some(m) if m.role == Role::System);
+    if system {
+        out += &format!("*** System message ***\n{}\n", all.remove(0).text());
+    }
+    for (index, message) in all.iter().enumerate() {
+        let role = match message.role {
+            Role::System | Role::Developer => "SYSTEM",
+            Role::User => "USER",
+            Role::Assistant => "ASSISTANT",
+            Role::Tool => "TOOL EXECUTION RESULT",
+        };
+        let turn = index / 2 + 1;
+        out += &format!("{line}\n*** Turn {turn} - {role} ***\n{}\n", message.text());
+        for (n, call) in message.tool_calls.iter().enumerate() {
+            let call = text_form::render_call(call)?;
+            out += &format!("\n### Tool Call {}\n{call}\n", n + 1);
+        }
+    }
+    out += &line;
+    Ok(out)
+}
+
+/// Token-exact rows: `{"prompt_token_ids", "completion_token_ids",
+/// "logprobs", "loss_mask", "reward", "group_id"}`. Calls of which each goes
+/// on with the tokens of the last are one row, whose mask (as long as the
+/// completion) is 1 for what the model wrote.
+///
+/// # Errors
+/// [`RowError::NoTokens`] if an answer has no ids.
+pub fn tokens(of: &Labelled<'_>) -> Result<Vec<Value>, RowError> {
+    struct Row {
+        prompt: Vec<i64>,
+        completion: Vec<i64>,
+        logprobs: Option<Vec<f64>>,
+        mask: Vec<u8>,
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    let agents = of.trajectory.steps.iter();
+    let agents =
+        agents.filter(|s| s.source == StepSource::Agent && s.is_copied_context != Some(true));
+    for step in agents {
+        let metrics = step.metrics.as_ref();
+        let ids = metrics.and_then(|m| {
+            Some((
+                m.prompt_token_ids.as_ref()?,
+                m.completion_token_ids.as_ref()?,
+            ))
+        });
+        let (prompt, completion) = ids.ok_or(RowError::NoTokens(step.step_id))?;
+        let logprobs = metrics
+            .and_then(|m| m.logprobs.clone())
+            .filter(|l| l.len() == completion.len());
+        let goes_on = rows.last_mut().filter(|row| {
+            let known = row.prompt.len() + row.completion.len();
+            prompt.len() >= known
+                && prompt.starts_with(&row.prompt)
+                && prompt[row.prompt.len()..].starts_with(&row.completion)
+        });
+        match goes_on {
+            Some(row) => {
+                let between = &prompt[row.prompt.len() + row.completion.len()..];
+                row.mask.extend(between.iter().map(|_| 0));
+                row.mask.extend(completion.iter().map(|_| 1));
+                row.logprobs = match (row.logprobs.take(), logprobs) {
+                    (Some(mut all), Some(more)) => {
+                        all.extend(between.iter().map(|_| 0.0));
+                        all.extend(more);
+                        Some(all)
+                    }
+                    _ => None,
+                };
+                row.completion.extend(between);
+                row.completion.extend(completion);
+            }
+            None => rows.push(Row {
+                prompt: prompt.clone(),
+                completion: completion.clone(),
+                logprobs,
+                mask: vec![1; completion.len()],
+            }),
+        }
+    }
+    if rows.is_empty() {
+        return Err(RowError::Empty);
+    }
+    let rows = rows.into_iter().map(|row| {
+        json!({
+            "prompt_token_ids": row.prompt, "completion_token_ids": row.completion,
+            "logprobs": row.logprobs, "loss_mask": row.mask,
+            "reward": f64::from(u8::from(of.resolved)), "group_id": of.instance_id,
+        })
+    });
+    Ok(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swegym_core::{AgentInfo, ChatToolCall, StepMetrics};
+
+    fn trajectory() -> Trajectory {
+        let tool = Tool::new(
+            "bash",
+            "Runs.",
+            Some(json!({"type": "object",
+            "properties": {"command": {"type": "string", "description": "What."}},
+            "required": ["command"]})),
+        );
+        let call =
+            |id: &str, command: &str| ChatToolCall::new(id, "bash", &json!({"command": command}));
+        let mut both = ChatMessage::assistant("Looking.");
+        both.tool_calls = vec![call("1", "ls"), call("2", "pwd")];
+        let mut wrong = ChatMessage::assistant("");
+        wrong.tool_calls = vec![call("3", "x")];
+        let chat = [
+            ChatMessage::system("S"),
+            ChatMessage::user("U"),
+            both,
+            ChatMessage::tool("1", "bash", "a.py"),
+            ChatMessage::tool("2", "bash", "/"),
+            wrong,
+            ChatMessage::tool("3", "bash", "ERROR: no"),
+            ChatMessage::assistant("Done."),
+        ];
+        let agent = AgentInfo {
+            tool_definitions: Some(vec![serde_json::to_value(tool).unwrap()]),
+            ..AgentInfo::default()
+        };
+        Trajectory::from_chat(agent, &chat)
+    }
+
+    fn labelled(trajectory: &Trajectory) -> Labelled<'_> {
+        Labelled {
+            trajectory,
+            instance_id: "i",
+            resolved: true,
+        }
+    }
+
+    fn roles_and_weights(row: &Value) -> Vec<(String, Option<u64>)> {
+        let messages = row["messages"].as_array().unwrap().iter();
+        messages
+            .map(|m| {
+                let role = m["role"].as_str().unwrap().to_owned();
+                (role, m.get("weight").and_then(Value::as_u64))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn errors_are_not_learnt_in_either_form() {
+        let trajectory = trajectory();
+        let row = chat(&labelled(&trajectory)).unwrap();
+        let weights: Vec<u64> = roles_and_weights(&row)
+            .into_iter()
+            .filter_map(|(_, w)| w)
+            .collect();
+        assert_eq!(weights, [1, 0, 1]);
+        assert_eq!(row["tools"].as_array().unwrap().len(), 1);
+        assert_eq!(row["messages"][3]["tool_call_id"], "1");
+        let row = text(&labelled(&trajectory)).unwrap();
+        let (roles, weights): (Vec<_>, Vec<_>) = roles_and_weights(&row).into_iter().unzip();
+        let a = "assistant";
+        assert_eq!(
+            roles,
+            ["system", "user", a, "user", a, "user", a, "user", a]
+        );
+        let weights: Vec<u64> = weights.into_iter().flatten().collect();
+        assert_eq!(weights, [1, 1, 0, 1]);
+        let row = sharegpt(&labelled(&trajectory)).unwrap();
+        assert_eq!(row["conversations"][2]["from"], "gpt");
+    }
+
+    #[test]
+    fn the_verifier_reads_one_text() {
+        let trajectory = trajectory();
+        let row = verifier(&labelled(&trajectory)).unwrap();
+        insta::assert_snapshot!(row["messages"][1]["content"].as_str().unwrap());
+        assert_eq!(row["messages"][2]["content"], "<judgement>YES</judgement>");
+    }
+
+    #[test]
+    fn a_pair_was_asked_the_same() {
+        let (good, mut bad) = (trajectory(), trajectory());
+        let pair = preference(&labelled(&good), &labelled(&bad))
+            .unwrap()
+            .unwrap();
+        assert_eq!(pair["prompt"].as_array().unwrap().len(), 2);
+        bad.steps[1].message = "V".to_owned().into();
+        let pair = preference(&labelled(&good), &labelled(&bad)).unwrap();
+        assert_eq!(pair, None);
+        assert_eq!(kto(&labelled(&good)).unwrap()["label"], true);
+    }
+
+    #[test]
+    fn token_rows_join_where_the_engine_says_so_and_nowhere_else() {
+        let mut trajectory = trajectory();
+        assert!(matches!(
+            tokens(&labelled(&trajectory)),
+            Err(RowError::NoTokens(3))
+        ));
+        let ids = [
+            (vec![1, 2], vec![3]),
+            (vec![1, 2, 3, 9], vec![4, 5]),
+            (vec![7], vec![8]),
+        ];
+        let agents = trajectory.steps.iter_mut();
+        let agents = agents.filter(|s| s.source == StepSource::Agent);
+        for (step, (prompt, completion)) in agents.zip(ids) {
+            step.metrics = Some(StepMetrics {
+                logprobs: Some(vec![-0.5; completion.len()]),
+                prompt_token_ids: Some(prompt),
+                completion_token_ids: Some(completion),
+                ..StepMetrics::default()
+            });
+        }
+        let rows = tokens(&labelled(&trajectory)).unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0]["completion_token_ids"], json!([3, 9, 4, 5]));
+        assert_eq!(rows[0]["loss_mask"], json!([1, 0, 1, 1]));
+        assert_eq!(rows[0]["logprobs"], json!([-0.5, 0.0, -0.5, -0.5]));
+        assert_eq!(rows[1]["prompt_token_ids"], json!([7]));
+    }
+}
