@@ -85,10 +85,14 @@ pub enum Command {
     Env(EnvCommand),
     /// Let agents work on tasks, and grade what they made
     #[command(after_help = ROLLOUT_HELP)]
-    Rollout(RolloutArgs),
+    Rollout(Box<RolloutArgs>),
     /// Look at rollout runs, compare and export them
     #[command(subcommand)]
     Runs(RunsCommand),
+    /// Look at trajectories, of ours and of other agents, and make other
+    /// things of them
+    #[command(subcommand)]
+    Trajectories(TrajectoriesCommand),
     /// Grade predictions
     Evaluate(EvaluateArgs),
     /// Read the logs of test runs
@@ -713,6 +717,91 @@ pub enum RunsCommand {
         #[arg(value_name = "RUN")]
         run: PathBuf,
     },
+    /// Compare two runs on the instances that both have, with a test
+    Compare {
+        /// Folder of the first run
+        #[arg(value_name = "RUN")]
+        first: PathBuf,
+        /// Folder of the second
+        #[arg(value_name = "RUN")]
+        second: PathBuf,
+    },
+    /// Make other things of the trajectories of runs
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TrajectoriesCommand {
+    /// Print trajectories for people, or with --json as ATIF
+    Show {
+        /// A run, a file, or a folder of files
+        path: PathBuf,
+        /// Only of this instance
+        #[arg(long, value_name = "ID")]
+        instance: Option<String>,
+    },
+    /// Read trajectories of other agents and write them as ATIF, one a line
+    Import {
+        /// Files or folders: mini-swe-agent, SWE-agent, OpenHands, SWE-Gym's
+        /// rows, Moatless, ATIF; their formats are told by themselves
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make other things of trajectories
+    Export(ExportArgs),
+    /// Count them: resolved, without a patch, stuck, turns, tokens
+    Stats {
+        /// Runs, files or folders
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Runs, files, or folders of files
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// What to make of them
+    #[arg(long, value_enum)]
+    pub to: ExportTarget,
+    /// File, or for mini and harbor folder, to write
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// Also those that are not resolved or not graded, in rows for a policy
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportTarget {
+    /// ATIF 1.8, one a line
+    Atif,
+    /// What they were imported from, as it was
+    Native,
+    /// mini-swe-agent's folder with preds.json
+    Mini,
+    /// SWE-bench's predictions
+    Predictions,
+    /// A job of Harbor's
+    Harbor,
+    /// Chat messages with tools, with a weight each
+    Chat,
+    /// Chat messages of text alone, calls in the reference's form
+    Text,
+    /// ShareGPT's conversations
+    Sharegpt,
+    /// Prompt, completion, label
+    Kto,
+    /// Prompt, chosen, rejected
+    Preference,
+    /// Rows for a verifier
+    Verifier,
+    /// Token ids with a mask
+    Tokens,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

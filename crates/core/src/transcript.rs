@@ -103,7 +103,8 @@ fn call(call: &ChatToolCall) -> AtifToolCall {
     let text = &call.function.arguments;
     let arguments: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
     let mut extra = Map::new();
-    if Value::Object(arguments.clone()).to_string() != *text {
+    let written = serde_json::to_string(&arguments).unwrap_or_default();
+    if written != *text {
         extra.insert(ARGUMENTS.into(), text.clone().into());
     }
     if call.kind != "function" {

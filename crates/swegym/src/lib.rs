@@ -15,6 +15,7 @@
 //! | [`rollout`] | dataset, agent, model | trajectories, predictions |
 //! | [`judge`] | instance, prediction | result |
 //! | [`evaluate`] | dataset, predictions | results and reports of a run |
+//! | [`export`] | trajectories | training rows, files for other programs, statistics |
 //! | [`report`] | results | one HTML page |
 //! | [`card`] | dataset, the steps that made it | README.md and plots |
 //!
@@ -36,6 +37,7 @@ pub mod environment;
 mod error;
 pub mod evaluate;
 pub mod exit;
+pub mod export;
 pub mod funnel;
 pub mod grade;
 pub mod home;

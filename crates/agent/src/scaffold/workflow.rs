@@ -257,10 +257,10 @@ impl Workflow {
             return Ok(Err("`pick` needs at least one span, such as S1".into()));
         }
         self.picked = picked;
-        self.to_plan(workspace)
+        self.go_plan(workspace)
     }
 
-    fn to_plan(&mut self, workspace: &mut Workspace<'_>) -> Result<Said, StepError> {
+    fn go_plan(&mut self, workspace: &mut Workspace<'_>) -> Result<Said, StepError> {
         self.state = State::Plan;
         let shown = self.show(&self.picked.clone(), None, workspace)?;
         let values = json!({"spans": shown, "edits": self.edits});
@@ -356,7 +356,7 @@ impl Workflow {
         };
         match verdict {
             Verdict::Accept => Ok(Ok(String::new())),
-            Verdict::Change => self.to_plan(workspace),
+            Verdict::Change => self.go_plan(workspace),
             Verdict::Revert => {
                 match &undo.before {
                     Some(before) => workspace.write(&undo.path, before.as_bytes())?,
@@ -372,7 +372,7 @@ impl Workflow {
                     undo.at.saturating_add_signed(undo.grown),
                     -undo.grown,
                 );
-                self.to_plan(workspace)
+                self.go_plan(workspace)
             }
         }
     }

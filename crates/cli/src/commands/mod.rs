@@ -11,6 +11,7 @@ pub mod rollout;
 pub mod runs;
 pub mod synth;
 pub mod tasks;
+pub mod trajectories;
 pub mod validate;
 
 use std::sync::Arc;

@@ -17,8 +17,8 @@ use crate::args::{DialectKind, Global, RolloutArgs};
 use crate::commands;
 use crate::ui::{DIM, Progress, Ui, human_time, table};
 
-pub fn run(ui: &Ui, global: &Global, args: RolloutArgs) -> Result<u8, Error> {
-    let plan = plan(&args)?;
+pub fn run(ui: &Ui, global: &Global, args: &RolloutArgs) -> Result<u8, Error> {
+    let plan = plan(args)?;
     let home = commands::home(global)?;
     let environments = Environments::open(&home, commands::backend(ui, global)?, Mode::Auto)?;
     let cancel = commands::cancel_on_ctrl_c();

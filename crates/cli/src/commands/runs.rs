@@ -4,15 +4,18 @@ use std::path::Path;
 
 use serde::Serialize;
 use swegym::rollout::runs::{self, Run};
-use swegym::{Error, exit};
+use swegym::{Error, exit, export};
 
 use crate::args::RunsCommand;
+use crate::commands::trajectories;
 use crate::ui::{Ui, human_time, table};
 
 pub fn run(ui: &Ui, command: RunsCommand) -> Result<u8, Error> {
     match command {
         RunsCommand::List { dir } => list(ui, &dir),
         RunsCommand::Show { run } => show(ui, &run),
+        RunsCommand::Compare { first, second } => compare(ui, &first, &second),
+        RunsCommand::Export(args) => trajectories::export(ui, &args),
     }
 }
 
@@ -90,6 +93,38 @@ fn show(ui: &Ui, dir: &Path) -> Result<u8, Error> {
             ],
             &[1, 4, 5, 6],
             lines,
+        ));
+    });
+    Ok(exit::SUCCESS)
+}
+
+fn compare(ui: &Ui, first: &Path, second: &Path) -> Result<u8, Error> {
+    let (a, b) = (Run::read(first)?, Run::read(second)?);
+    let found = export::compare(&a, &b);
+    if found.instances == 0 {
+        return Err(Error::input(
+            "the runs have no graded instance in common",
+            "grade them (`swegym rollout` without --no-grade), or compare others",
+        ));
+    }
+    ui.answer(&found, |ui| {
+        let lines = found
+            .differences
+            .iter()
+            .map(|(id, x, y)| vec![id.clone(), format!("{x:.2}"), format!("{y:.2}")]);
+        let names = [a.manifest.run_id.as_str(), b.manifest.run_id.as_str()];
+        ui.data(table(&["instance", names[0], names[1]], &[1, 2], lines));
+        ui.say(format!(
+            "\n{:.1} % and {:.1} % of {} instances; {} is better on {}, {} on {}; p = {:.3} \
+             (exact sign test over instances)",
+            100.0 * found.rates.0,
+            100.0 * found.rates.1,
+            found.instances,
+            names[0],
+            found.better.0,
+            names[1],
+            found.better.1,
+            found.p
         ));
     });
     Ok(exit::SUCCESS)

@@ -94,6 +94,7 @@ fn scaffolds() -> Result<(), Failed> {
         if trajectory["schema_version"] != "ATIF-v1.8" {
             return Err(format!("{agent}: {trajectory}").into());
         }
+        exports(&ran)?;
         let wrong = tempfile::NamedTempFile::with_suffix(".jsonl")?;
         let patch = "diff --git a/notes.md b/notes.md\nnew file mode 100644\n--- /dev/null\n\
                      +++ b/notes.md\n@@ -0,0 +1 @@\n+Works as designed.\n";
@@ -109,6 +110,57 @@ fn scaffolds() -> Result<(), Failed> {
         if got["resolved"] != 0 || got["done"] != 1 || got["empty_patches"] != 0 {
             return Err(format!("{agent}, wrong: {got}").into());
         }
+    }
+    Ok(())
+}
+
+/// A run becomes what trainers and other programs read.
+fn exports(ran: &Ran) -> Result<(), Failed> {
+    let run = ran.dir.path().join("run");
+    for target in [
+        "atif",
+        "chat",
+        "text",
+        "sharegpt",
+        "kto",
+        "verifier",
+        "predictions",
+    ] {
+        let out = ran.dir.path().join(format!("{target}.jsonl"));
+        let mut command = swegym(["runs", "export", "--to", target, "--out"]);
+        expect(&command.arg(&out).arg(&run).output()?, 0, &["1 written"])?;
+        if fs::read_to_string(&out)?.lines().count() != 1 {
+            return Err(target.into());
+        }
+    }
+    let mini = ran.dir.path().join("mini");
+    for (target, file) in [
+        ("mini", "tally-mod/tally-mod.traj.json"),
+        ("harbor", "result.json"),
+    ] {
+        let mut command = swegym(["runs", "export", "--to", target, "--out"]);
+        expect(&command.arg(&mini).arg(&run).output()?, 0, &["1 written"])?;
+        serde_json::from_slice::<Value>(&fs::read(mini.join(file))?)?;
+    }
+    // There are no tokens to be exact about, and none are made up.
+    let out = ran.dir.path().join("tokens.jsonl");
+    let mut command = swegym(["runs", "export", "--to", "tokens", "--out"]);
+    expect(&command.arg(&out).arg(&run).output()?, 1, &["no token ids"])?;
+    let output = swegym(["runs", "compare", "--json"])
+        .arg(&run)
+        .arg(&run)
+        .output()?;
+    expect(&output, 0, &[])?;
+    let compared: Value = serde_json::from_slice(&output.stdout)?;
+    if compared["instances"] != 1 || compared["p"] != 1.0 {
+        return Err(compared.to_string().into());
+    }
+    let output = swegym(["trajectories", "stats", "--json"])
+        .arg(&run)
+        .output()?;
+    let stats: Value = serde_json::from_slice(&output.stdout)?;
+    if stats["count"] != 1 || stats["resolved"] != 1 {
+        return Err(stats.to_string().into());
     }
     Ok(())
 }
