@@ -24,8 +24,8 @@ const MOST: usize = 16 << 20;
 const LOOK: &str = r#"
 set -e
 find /tmp -mindepth 1 -maxdepth 1 -exec rm -rf {} + 2>/dev/null || true
-work=$(mktemp -d /tmp/swegym-XXXXXX)
-mkdir "$work/objects"
+work=/tmp/swegym
+mkdir -p "$work/objects"
 export GIT_INDEX_FILE=$work/index GIT_OBJECT_DIRECTORY=$work/objects
 find "$GIT_WORK_TREE" -mindepth 2 -name .git -prune -exec rm -rf {} + 2>/dev/null || true
 cd "$GIT_WORK_TREE"
@@ -37,11 +37,13 @@ status() { git diff --cached --raw --no-renames --no-abbrev HEAD | LC_ALL=C sort
 /// Entries that are as they were before the agent came go back to what the
 /// history has; the rest is the patch.
 const DIFF: &str = r#"
-cat > "$work/before"
-status > "$work/now"
-LC_ALL=C comm -12 "$work/before" "$work/now" |
-    awk -F '\t' '{ split($1, a, " "); print substr(a[1], 2) " " a[3] "\t" $2 }' |
-    git update-index --index-info
+if [ -n "$BEFORE" ]; then
+    cat > "$work/before"
+    status > "$work/now"
+    LC_ALL=C comm -12 "$work/before" "$work/now" |
+        awk -F '\t' '{ split($1, a, " "); print substr(a[1], 2) " " a[3] "\t" $2 }' |
+        git update-index --index-info
+fi
 git diff --cached --binary --no-color --no-ext-diff --no-textconv --no-renames HEAD
 "#;
 
@@ -112,6 +114,9 @@ fn look(sandbox: &mut dyn Sandbox, then: &str, stdin: Vec<u8>) -> Result<ExecOut
     command
         .env
         .insert("GIT_ALTERNATE_OBJECT_DIRECTORIES".into(), alternates);
+    if !stdin.is_empty() {
+        command.env.insert("BEFORE".into(), "1".into());
+    }
     command.stdin = stdin;
     command.output_limit = Some(MOST);
     Ok(sandbox.exec(&command)?)
