@@ -11,8 +11,9 @@ use swegym_core::{ChatMessage, ChatToolCall, Role, Tool};
 use crate::scaffold::{Act, Dialect};
 use crate::text_form;
 
-/// Where `history` keeps what a model wrote in the text dialect.
-pub(crate) const RAW: &str = "raw_text";
+/// Where `history` keeps an answer as the model is shown it again in the text
+/// dialect: what it wrote, with the end that a stop word took.
+pub(crate) const SHOWN: &str = "shown_text";
 
 pub(crate) struct Dialogue {
     dialect: Dialect,
@@ -103,7 +104,7 @@ impl Dialogue {
                     content: Some(content.into()),
                     ..message.clone()
                 };
-                answer.extra.insert(RAW.into(), raw.clone().into());
+                answer.extra.insert(SHOWN.into(), text.clone().into());
                 answer.tool_calls = call.into_iter().collect();
                 (text, Understood::Message(answer))
             }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use swegym_core::{ChatMessage, Role, StepSource, Tool, Trajectory};
 use thiserror::Error;
 
-use crate::dialogue::RAW;
+use crate::dialogue::SHOWN;
 use crate::text_form::{self, CallError};
 
 /// A trajectory with its labels.
@@ -61,9 +61,11 @@ fn said(trajectory: &Trajectory) -> Vec<Said> {
                 && step.is_copied_context != Some(true)
                 && !in_error;
         }
-        let raw = message.extra.shift_remove(RAW);
+        let shown = message.extra.shift_remove(SHOWN);
         message.extra.clear();
-        message.extra.extend(raw.map(|raw| (RAW.to_owned(), raw)));
+        message
+            .extra
+            .extend(shown.map(|text| (SHOWN.to_owned(), text)));
         let assistant = message.role == Role::Assistant;
         Said {
             message,
@@ -122,13 +124,19 @@ fn some_answer(all: &[Said]) -> Result<(), RowError> {
 }
 
 /// The conversation as text alone, as a model without function calling has
-/// it: the reference's form, or that of the run where it had one of its own.
+/// it: as it was, where the run spoke in text, else in the reference's form.
 fn in_text(trajectory: &Trajectory) -> Result<Vec<Said>, RowError> {
     let all = said(trajectory);
     some_answer(&all)?;
-    let fence = trajectory.extra.as_ref().and_then(|e| e.get("fence"));
-    if fence.is_some_and(Value::is_string) {
-        return Ok(fenced(all));
+    let note = |name: &str| {
+        trajectory
+            .extra
+            .as_ref()
+            .and_then(|e| e.get(name)?.as_str())
+    };
+    if note("dialect") == Some("text") {
+        let tools = note("fence").is_none().then(|| tools(trajectory));
+        return Ok(as_shown(all, tools.as_deref()));
     }
     // Several calls of one answer become several answers; those that are not
     // learnt are told by their place.
@@ -153,18 +161,28 @@ fn in_text(trajectory: &Trajectory) -> Result<Vec<Said>, RowError> {
         .collect())
 }
 
-/// Answers as the model wrote them, results as the user's words.
-fn fenced(all: Vec<Said>) -> Vec<Said> {
+/// The conversation as the model was shown it. With `tools`, in the general
+/// text form; without, results are the user's words as they are.
+fn as_shown(all: Vec<Said>, tools: Option<&[Tool]>) -> Vec<Said> {
     let mut out: Vec<Said> = Vec::new();
     for said in all {
-        let text = match said.message.extra.get(RAW).and_then(Value::as_str) {
-            Some(raw) => raw.to_owned(),
-            None => said.message.text(),
-        };
-        let role = match said.message.role {
-            Role::Tool => Role::User,
-            role => role,
-        };
+        let message = &said.message;
+        let shown = message.extra.get(SHOWN).and_then(Value::as_str);
+        let mut text = shown.map_or_else(|| message.text(), str::to_owned);
+        let mut role = message.role;
+        match (role, tools) {
+            (Role::System, Some(tools)) if out.is_empty() => {
+                text += &text_form::system_suffix(tools);
+            }
+            (Role::Tool, tools) => {
+                role = Role::User;
+                if tools.is_some() {
+                    let name = message.name.as_deref().unwrap_or("function");
+                    text = text_form::result(name, &text);
+                }
+            }
+            _ => {}
+        }
         match out.last_mut() {
             Some(last) if role == Role::User && last.message.role == Role::User => {
                 let both = format!("{}\n\n{text}", last.message.text());
@@ -479,6 +497,27 @@ mod tests {
         assert_eq!(weights, [1, 1, 0, 1]);
         let row = sharegpt(&labelled(&trajectory)).unwrap();
         assert_eq!(row["conversations"][2]["from"], "gpt");
+    }
+
+    #[test]
+    fn a_run_in_text_is_learnt_as_it_was_shown() {
+        let mut trajectory = trajectory();
+        let shown = "Hm.\n\n<function=bash>\n<parameter=command>ls</parameter></function>";
+        let step = &mut trajectory.steps[2];
+        step.note("chat_fields", json!({SHOWN: shown}));
+        trajectory.note("dialect", "text");
+        let row = text(&labelled(&trajectory)).unwrap();
+        let content = |n: usize| row["messages"][n]["content"].as_str().unwrap();
+        assert!(content(0).contains("BEGIN FUNCTION #1: bash"));
+        assert_eq!(content(2), shown);
+        assert_eq!(
+            content(3),
+            "EXECUTION RESULT of [bash]:\na.py\n\nEXECUTION RESULT of [bash]:\n/"
+        );
+        trajectory.note("fence", "mswea_bash_command");
+        let row = text(&labelled(&trajectory)).unwrap();
+        assert_eq!(row["messages"][0]["content"], "S");
+        assert_eq!(row["messages"][3]["content"], "a.py\n\n/");
     }
 
     #[test]

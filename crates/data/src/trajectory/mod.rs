@@ -5,6 +5,7 @@
 //! about. See docs/design/trajectories.md.
 
 mod chat;
+mod events;
 mod moatless;
 mod openhands;
 mod stats;
@@ -40,6 +41,11 @@ pub enum TrajectoryFormat {
     OpenHandsRow,
     /// A file of OpenHands' `llm_completions`.
     OpenHandsCompletion,
+    /// A row of OpenHands' `output.jsonl`, V0 or V1.
+    #[serde(rename = "openhands-output")]
+    OpenHandsOutput,
+    /// A row of R2E-Gym's trajectories.
+    R2e,
     /// Moatless with transitions.
     Moatless,
     /// Moatless with steps.
@@ -101,6 +107,8 @@ pub fn native(trajectory: &Trajectory) -> std::result::Result<Value, String> {
         TrajectoryFormat::SweAgent => swe_agent::back(trajectory, rest),
         TrajectoryFormat::OpenHandsRow => Ok(openhands::row_back(trajectory, rest)),
         TrajectoryFormat::OpenHandsCompletion => Ok(openhands::completion_back(trajectory, rest)),
+        TrajectoryFormat::OpenHandsOutput => events::openhands_back(trajectory, rest),
+        TrajectoryFormat::R2e => Ok(events::r2e_back(trajectory, rest)),
         TrajectoryFormat::Moatless => moatless::back(trajectory, rest),
         TrajectoryFormat::MoatlessSteps => moatless::steps_back(trajectory, rest),
     }
@@ -120,6 +128,12 @@ pub fn import(document: Value) -> std::result::Result<Imported, String> {
     let has = |name: &str| object.get(name).is_some_and(|v| !v.is_null());
     if has("schema_version") && has("steps") && has("agent") {
         return atif(object);
+    }
+    if has("trajectory_steps") {
+        return events::read_r2e(object);
+    }
+    if has("history") && (has("test_result") || has("instance")) && !has("trajectory") {
+        return events::read_openhands(object);
     }
     if has("transitions") && has("initial_message") {
         return moatless::read(object);
@@ -248,7 +262,10 @@ impl Iterator for Trajectories {
                 continue;
             };
             match items.next() {
-                Some(Ok(item)) => return Some(unwrap(item.value, &item.at)),
+                Some(Ok(item)) => {
+                    let imported = unwrap(item.value, &item.at);
+                    return Some(imported.map(|imported| labelled(imported, &item.at.path)));
+                }
                 Some(Err(e)) => return Some(Err(e)),
                 None => self.open = None,
             }
@@ -259,6 +276,37 @@ impl Iterator for Trajectories {
 /// A list of messages is one document, not many.
 fn open(path: &Path) -> Result<Items> {
     Items::open(path, |_| false)
+}
+
+/// A trial of a Harbor job has its task and reward in a file beside.
+fn labelled(mut imported: Imported, path: &Path) -> Imported {
+    let agent = path.parent().filter(|dir| dir.ends_with("agent"));
+    let result = agent
+        .and_then(Path::parent)
+        .map(|dir| dir.join("result.json"));
+    let result: Option<Value> = result
+        .and_then(|path| std::fs::read(path).ok())
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(result) = result else {
+        return imported;
+    };
+    if let Some(task) = result.get("task_name").and_then(Value::as_str) {
+        imported.instance_id.get_or_insert_with(|| task.to_owned());
+    }
+    let reward = result.pointer("/verifier_result/rewards/reward");
+    if let Some(reward) = reward.and_then(Value::as_f64) {
+        imported.resolved = Some(reward >= 1.0);
+    }
+    if let Some(kind) = result.pointer("/exception_info/exception_type") {
+        imported.exit_status = kind.as_str().map(str::to_owned);
+    }
+    let patch = agent
+        .and_then(Path::parent)
+        .map(|dir| dir.join("artifacts/patch.diff"));
+    if let Some(patch) = patch.and_then(|path| std::fs::read_to_string(path).ok()) {
+        imported.patch.get_or_insert(patch);
+    }
+    imported
 }
 
 fn unwrap(value: Value, at: &Place) -> Result<Imported> {

@@ -162,6 +162,90 @@ fn moatless_comes_back() {
 }
 
 #[test]
+fn openhands_output_comes_back_event_by_event() {
+    let first = json!({
+        "instance_id": "i", "test_result": {"git_patch": "diff"}, "error": null,
+        "metadata": {"llm_config": {"model": "m"}}, "metrics": {"accumulated_cost": 0.5},
+        "history": [
+            {"id": 0, "timestamp": "2024-12-04T20:10:31.123456", "source": "user", "action": "message",
+                "message": "U", "args": {"content": "U", "image_urls": null}},
+            {"id": 1, "source": "agent", "action": "run", "args": {"command": "ls", "thought": "Hm."}},
+            {"id": 2, "source": "agent", "observation": "run", "content": "a.py", "cause": 1, "extras": {"exit_code": 0}},
+            {"id": 3, "source": "agent", "action": "message", "args": {"content": "Done."}},
+            {"id": 4, "source": "environment", "observation": "agent_state_changed", "content": "", "extras": {}},
+            {"id": 5, "source": "agent", "action": "finish"}
+        ]
+    });
+    let got = check(&first, TrajectoryFormat::OpenHandsOutput);
+    assert_eq!(got.patch.as_deref(), Some("diff"));
+    let step = &got.trajectory.steps[1];
+    assert_eq!(step.message.text(), "Hm.");
+    assert_eq!(step.observation.as_ref().unwrap().results.len(), 1);
+    let sdk = json!({
+        "instance_id": "i", "test_result": {"git_patch": ""}, "instance": {}, "history": [
+            {"kind": "SystemPromptEvent", "id": "a", "source": "agent", "system_prompt": {"text": "S"}, "tools": []},
+            {"kind": "MessageEvent", "id": "b", "source": "user",
+                "llm_message": {"role": "user", "content": [{"type": "text", "text": "U"}]}},
+            {"kind": "ActionEvent", "id": "c", "source": "agent", "thought": [{"type": "text", "text": "T"}],
+                "tool_name": "terminal", "tool_call_id": "x", "action": {"command": "ls"}},
+            {"kind": "ActionEvent", "id": "d", "source": "agent", "thought": [], "tool_name": "finish",
+                "tool_call_id": "y", "action": null},
+            {"kind": "ObservationEvent", "id": "e", "source": "environment", "tool_call_id": "x",
+                "observation": {"content": [{"type": "text", "text": "a.py"}]}}
+        ]
+    });
+    let got = check(&sdk, TrajectoryFormat::OpenHandsOutput);
+    let call = &got.trajectory.steps[2].tool_calls.as_ref().unwrap()[0];
+    assert_eq!(
+        (call.function_name.as_str(), call.arguments.len()),
+        ("terminal", 1)
+    );
+    assert!(got.trajectory.steps[2].observation.is_some());
+    check(
+        &json!({"instance_id": "i", "test_result": {}, "history": []}),
+        TrajectoryFormat::OpenHandsOutput,
+    );
+}
+
+#[test]
+fn r2e_gym_comes_back() {
+    let document = json!({
+        "problem_statement": "P", "docker_image": "d", "output_patch": "diff", "reward": 1.0,
+        "exit_reason": "agent", "trajectory_steps": [
+            {"step_idx": 0, "thought": "T", "action": "<function=x>", "observation": "o", "done": false,
+                "token_usage_prompt": 5, "token_usage_completion": 2},
+            {"step_idx": 1, "thought": null, "action": "", "observation": null, "done": true}
+        ]
+    });
+    let got = check(&document, TrajectoryFormat::R2e);
+    assert_eq!(got.resolved, Some(true));
+    assert_eq!(
+        got.trajectory.final_metrics.unwrap().total_prompt_tokens,
+        Some(5)
+    );
+}
+
+#[test]
+fn a_trial_of_harbor_has_its_label_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let trial = dir.path().join("job/t__0");
+    std::fs::create_dir_all(trial.join("agent")).unwrap();
+    let trajectory = json!({"schema_version": "ATIF-v1.6", "agent": {"name": "a", "version": "1"},
+        "steps": [{"step_id": 1, "source": "user", "message": "hi"}]});
+    let result = json!({"task_name": "t", "verifier_result": {"rewards": {"reward": 1}},
+        "exception_info": null});
+    std::fs::write(trial.join("agent/trajectory.json"), trajectory.to_string()).unwrap();
+    std::fs::write(trial.join("result.json"), result.to_string()).unwrap();
+    let all: Vec<Imported> = read_trajectories(dir.path())
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].instance_id.as_deref(), Some("t"));
+    assert_eq!(all[0].resolved, Some(true));
+}
+
+#[test]
 fn what_is_no_trajectory_is_told() {
     for (document, word) in [
         (json!(1), "neither"),

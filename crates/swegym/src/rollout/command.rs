@@ -98,6 +98,11 @@ impl Installed {
         let own = std::env::current_exe().map_err(|e| Error::io("this program", e))?;
         let mut spec = spec.clone();
         spec.binds.extend(self.binds.clone());
+        if let Some(programs) = &self.programs {
+            // Behind the task's own programs: `python` stays the task's.
+            let path = spec.env.entry("PATH".into()).or_default();
+            *path += &format!(":{}", programs.display());
+        }
         spec.binds.push(Bind {
             source: own,
             target: RELAY.into(),
@@ -211,14 +216,6 @@ impl Installed {
         command.output_limit = Some(OUTPUT);
         // A little later than the proxy's own limit, which has a name.
         command.timeout = limits.time.map(|limit| limit + Duration::from_secs(5));
-        if let Some(programs) = &self.programs {
-            // Behind the task's own programs: `python` stays the task's.
-            let path = format!(
-                "/opt/venv/bin:/usr/local/bin:/usr/bin:/bin:{}",
-                programs.display()
-            );
-            command.env.insert("PATH".into(), path);
-        }
         for (name, value) in [
             (
                 "SWEGYM_TASK_FILE",

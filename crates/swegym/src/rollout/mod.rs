@@ -34,7 +34,7 @@ use swegym_core::{
 };
 
 use crate::dispatch::{self, Attempt, Cancel, Event as Job, dispatch};
-use crate::environment::{Environments, TESTBED};
+use crate::environment::{Environments, TESTBED, file_name};
 use crate::grade;
 use crate::home::Home;
 use crate::judge::Judge;
@@ -152,6 +152,22 @@ struct Turns {
     freed: Condvar,
 }
 
+/// A turn that is given back whatever happens.
+struct Held<'a>(&'a Turns);
+
+impl Turns {
+    fn take(&self) -> Held<'_> {
+        self.enter();
+        Held(self)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 impl Gate for Turns {
     fn enter(&self) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,6 +240,7 @@ pub fn run(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary, Error> {
     let started = Instant::now();
+    distinct(&plan.instances)?;
     let models = plan.model.open(plan.prices, plan.http.clone())?;
     let command = match &plan.agent {
         AgentSpec::Command(agent) => {
@@ -302,6 +319,21 @@ pub fn run(
     );
     shared.journal.check()?;
     finish(&plan, &shared, started)
+}
+
+/// Every episode has a folder of its own: no two instances may share theirs.
+fn distinct(instances: &[Instance]) -> Result<(), Error> {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for instance in instances {
+        let id = instance.instance_id.as_str();
+        if let Some(other) = seen.insert(file_name(id), id) {
+            return Err(Error::input(
+                format!("two instances have the same folder: {other:?} and {id:?}"),
+                "give them different `instance_id`s (`swegym tasks check` finds such rows)",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn manifest(plan: &Plan) -> Manifest {
@@ -523,9 +555,9 @@ impl Shared {
         let mut tries = 0;
         loop {
             tries += 1;
-            self.gate.enter();
+            let turn = self.gate.take();
             let judged = judge.judge(&work.instance, prediction, &|step| self.step(id, step));
-            self.gate.leave();
+            drop(turn);
             if judged.retry && tries < self.plan.attempts {
                 std::thread::sleep(RETRY_WAIT * tries);
                 continue;
@@ -544,10 +576,9 @@ impl Shared {
     fn episode(&self, work: &Work, name: &str, attempt: u32) -> Result<Rolled, Error> {
         let instance = &*work.instance;
         let id = &instance.instance_id;
-        self.gate.enter();
-        let warm = self.warm.get(instance, &|step| self.step(id, step));
-        self.gate.leave();
-        let warm = warm?;
+        let turn = self.gate.take();
+        let warm = self.warm.get(instance, &|step| self.step(id, step))?;
+        drop(turn);
         let source = warm.environment.tree();
         let tree = compose::base_tree(&source, instance)
             .map_err(|e| Error::input(e.to_string(), "the row's `base_patch` is damaged"))?;
@@ -590,10 +621,9 @@ impl Shared {
                 log,
             });
         }
-        self.gate.enter();
-        let taken = patch::take(&mut *sandbox, &warm);
-        self.gate.leave();
-        let patch = taken?;
+        let turn = self.gate.take();
+        let patch = patch::take(&mut *sandbox, &warm)?;
+        drop(turn);
         sandbox.close()?;
         Ok(Rolled {
             finished,
