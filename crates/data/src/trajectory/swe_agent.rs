@@ -16,6 +16,10 @@ const SAME: [(&str, &str); 3] = [
     ("action", "action"),
 ];
 
+/// Says that a text is in the history. No program writes such a field; a
+/// document that has one is not taken.
+const HERE: &str = "in_history";
+
 pub(super) fn read(mut rest: Map<String, Value>) -> Result<Imported, String> {
     let history = take_list(&mut rest, "history")?;
     let mut steps = take_list(&mut rest, "trajectory")?;
@@ -47,6 +51,13 @@ pub(super) fn read(mut rest: Map<String, Value>) -> Result<Imported, String> {
             step.is_copied_context = Some(true);
         }
     }
+    let fields = steps.iter().filter_map(Value::as_object).flatten();
+    if fields
+        .into_iter()
+        .any(|(_, value)| value.get(HERE).is_some())
+    {
+        return Err(format!("a step has a field `{HERE}`"));
+    }
     for (step, &place) in steps.iter_mut().zip(&places) {
         shorten(step, &history, place);
     }
@@ -70,8 +81,8 @@ pub(super) fn read(mut rest: Map<String, Value>) -> Result<Imported, String> {
     finish(imported, rest)
 }
 
-/// Replaces what the history holds by where it is: `{"at": message}`, or
-/// `{"at": message, "from": byte, "to": byte}` for a part of a text.
+/// Replaces what the history holds by where it is: `{"in_history": message}`,
+/// with `from` and `to`, bytes, for a part of a text.
 fn shorten(step: &mut Value, history: &[Value], place: usize) {
     let Some(step) = step.as_object_mut() else {
         return;
@@ -80,7 +91,7 @@ fn shorten(step: &mut Value, history: &[Value], place: usize) {
         if step.get(name).is_some_and(Value::is_string)
             && step.get(name) == history[place].get(there)
         {
-            step.insert(name.into(), json!({"at": place}));
+            step.insert(name.into(), json!({HERE: place}));
         }
     }
     let next = history.get(place + 1).and_then(|m| m["content"].as_str());
@@ -90,7 +101,7 @@ fn shorten(step: &mut Value, history: &[Value], place: usize) {
         && let Some(from) = next.find(observation)
     {
         let to = from + observation.len();
-        let part = json!({"at": place + 1, "from": from, "to": to});
+        let part = json!({HERE: place + 1, "from": from, "to": to});
         step.insert("observation".into(), part);
     }
 }
@@ -104,17 +115,18 @@ pub(super) fn back(trajectory: &Trajectory, mut rest: Map<String, Value>) -> Res
     let lost = || "a step's text is no longer in the history".to_owned();
     for step in steps.iter_mut().filter_map(Value::as_object_mut) {
         for (name, there) in SAME {
-            let Some(at) = step.get(name).and_then(|v| v.get("at")?.as_u64()) else {
+            let Some(at) = step.get(name).and_then(|v| v.get(HERE)?.as_u64()) else {
                 continue;
             };
             let message = history.get(at as usize).ok_or_else(lost)?;
             let text = message.get(there).ok_or_else(lost)?.clone();
             step.insert(name.into(), text);
         }
-        let part = step.get("observation").filter(|v| v.is_object()).cloned();
+        let part = step.get("observation").filter(|v| v.get(HERE).is_some());
+        let part = part.cloned();
         if let Some(part) = part {
             let number = |name: &str| part[name].as_u64().map(|n| n as usize);
-            let (at, from, to) = (number("at"), number("from"), number("to"));
+            let (at, from, to) = (number(HERE), number("from"), number("to"));
             let text = at
                 .and_then(|at| history.get(at)?["content"].as_str())
                 .and_then(|text| text.get(from?..to?))

@@ -22,7 +22,57 @@ fn check(document: &Value, format: TrajectoryFormat) -> Imported {
     // An exported file is recognised for what it was.
     let again = import(serde_json::from_str(&text).unwrap()).unwrap();
     assert_eq!(again, imported);
+    if text.len() < 8000 {
+        mutants(document);
+    }
     imported
+}
+
+/// Whatever one place of a document holds instead: it is refused, or it comes
+/// in valid and goes out as it was.
+fn mutants(document: &Value) {
+    let mut places = Vec::new();
+    walk(document, String::new(), &mut places);
+    let others = [
+        Value::Null,
+        json!(-1),
+        json!(0.1),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!(["x"]),
+        json!({"text": "x"}),
+    ];
+    for place in places {
+        for other in &others {
+            let mut mutant = document.clone();
+            *mutant.pointer_mut(&place).unwrap() = other.clone();
+            let Ok(imported) = import(mutant.clone()) else {
+                continue;
+            };
+            imported.trajectory.check().unwrap();
+            assert_eq!(imported.to_native().unwrap(), mutant, "{place}");
+        }
+    }
+}
+
+fn walk(value: &Value, at: String, places: &mut Vec<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                walk(value, format!("{at}/{name}"), places);
+            }
+        }
+        Value::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                walk(value, format!("{at}/{index}"), places);
+            }
+        }
+        _ => {}
+    }
+    if !at.is_empty() {
+        places.push(at);
+    }
 }
 
 #[test]
