@@ -469,9 +469,6 @@ impl Shared {
                 patch: Ok(String::new()),
                 log: None,
             });
-            if self.cancel.is_cancelled() {
-                return None;
-            }
             if finished.turns > 0 {
                 self.answered.store(true, Ordering::SeqCst);
             }
@@ -482,6 +479,7 @@ impl Shared {
             if let End::Failed { by, why } = &finished.end
                 && *by != Fault::Swegym
                 && attempt - before < self.plan.attempts
+                && !self.cancel.is_cancelled()
             {
                 self.step(&work.instance.instance_id, &format!("{RETRY}{why}"));
                 std::thread::sleep(RETRY_WAIT * (attempt - before));
