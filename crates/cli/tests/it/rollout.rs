@@ -30,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
             command,
         ),
         test("a budget and a cap hold", caps),
+        test("an injected bug cannot be read off the history", injected),
     ]
 }
 
@@ -487,4 +488,69 @@ fn caps() -> Result<(), Failed> {
         return Err(format!("budget: {calls} calls, {got}").into());
     }
     Ok(())
+}
+
+/// A task whose base is its source with a patch: an injected bug, and a test
+/// file that is gone.
+fn injected() -> Result<(), Failed> {
+    let root = crate::support::root().join("fixtures/integrity/repos/tally");
+    let ledger = fs::read_to_string(root.join("src/tally/ledger.py"))?;
+    let first = ledger.lines().next().unwrap_or_default();
+    let gone = fs::read_to_string(root.join("tests/test_ledger.py"))?;
+    let removed: String = gone.lines().map(|line| format!("-{line}\n")).collect();
+    let count = gone.lines().count();
+    let mut row = tally();
+    row["base_patch"] = json!(format!(
+        "diff --git a/src/tally/ledger.py b/src/tally/ledger.py\n--- a/src/tally/ledger.py\n\
+         +++ b/src/tally/ledger.py\n@@ -1 +1 @@\n-{first}\n+BUG = 1\n\
+         diff --git a/tests/test_ledger.py b/tests/test_ledger.py\ndeleted file mode 100644\n\
+         --- a/tests/test_ledger.py\n+++ /dev/null\n@@ -1,{count} +0,0 @@\n{removed}"
+    ));
+    let dir = tempfile::tempdir()?;
+    let (tasks, script) = (
+        dir.path().join("tasks.jsonl"),
+        dir.path().join("script.jsonl"),
+    );
+    write(&tasks, &[row]);
+    let look = "head -1 src/tally/ledger.py; ls tests; git status --short; git log --oneline | wc -l; \
+                git log --all -p | grep -cF -- \"$FIRST\"";
+    let look = format!("FIRST={}; {look}", shell_word(first));
+    let call = |command: &str| json!({"tool_calls": [{"name": "bash", "arguments": {"command": command}}]});
+    write(
+        &script,
+        &[call(&look), call("echo x > new.txt"), call(SUBMIT)],
+    );
+    let run = dir.path().join("run");
+    let mut command = swegym(["rollout", "--run-id", "t", "--agent", "bash", "--no-grade"]);
+    command
+        .arg("--model")
+        .arg(format!("scripted:{}", script.display()));
+    let output = command
+        .arg("--tasks")
+        .arg(&tasks)
+        .arg("--out")
+        .arg(&run)
+        .output()?;
+    expect(&output, 0, &[])?;
+    let episode = run.join("episodes/tally-mod/0");
+    let trajectory: Value = serde_json::from_slice(&fs::read(episode.join("trajectory.json"))?)?;
+    let seen = trajectory["steps"][2]["observation"]["results"][0]["content"].as_str();
+    let seen = seen.unwrap_or_default();
+    let clean =
+        seen.contains("BUG = 1") && !seen.contains("test_ledger") && seen.contains("\n1\n0\n");
+    if !clean {
+        return Err(seen.into());
+    }
+    // The patch is what the agent did, not what the task did.
+    let patch = fs::read_to_string(episode.join("patch.diff"))?;
+    if !patch.contains("new.txt") || patch.matches("diff --git").count() != 1 {
+        return Err(patch.into());
+    }
+    Ok(())
+}
+
+const SUBMIT: &str = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT";
+
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
