@@ -16,10 +16,19 @@ struct Parts {
     /// Where its text is, as a JSON pointer; taken out of the event.
     text_at: Option<&'static str>,
     text: String,
-    /// A call: id, name, arguments if it has any, and where they are.
-    call: Option<(String, String, Option<Map<String, Value>>, &'static str)>,
+    call: Option<Called>,
     /// The result of the call with this id, or of the event with it.
     answers: Option<String>,
+}
+
+/// A call of an event.
+struct Called {
+    id: String,
+    name: String,
+    /// Taken out of the event, if it has any.
+    arguments: Option<Map<String, Value>>,
+    /// Field that they were in.
+    at: &'static str,
 }
 
 pub(super) fn read_openhands(mut rest: Map<String, Value>) -> Result<Imported, String> {
@@ -124,7 +133,12 @@ fn of_first(event: &mut Map<String, Value>) -> Parts {
         }
         if own == StepSource::Agent && action != "message" {
             let arguments = cut_object(event, "args");
-            parts.call = Some((id, action, arguments, "args"));
+            parts.call = Some(Called {
+                id,
+                name: action,
+                arguments,
+                at: "args",
+            });
         }
         return parts;
     }
@@ -163,12 +177,12 @@ fn of_sdk(event: &mut Map<String, Value>) -> Parts {
         own = StepSource::Agent;
         let name = name.unwrap_or_else(|| "action".into());
         let arguments = cut_object(event, "action");
-        call = Some((
-            id.unwrap_or_else(|| "call".into()),
+        call = Some(Called {
+            id: id.unwrap_or_else(|| "call".into()),
             name,
             arguments,
-            "action",
-        ));
+            at: "action",
+        });
     } else if kind.ends_with("ObservationEvent") || kind == "AgentErrorEvent" {
         own = StepSource::System;
         answers = id;
@@ -208,14 +222,14 @@ fn add(trajectory: &mut Trajectory, index: usize, parts: Parts, rest: Map<String
     let mut step = AtifStep::new(parts.source, parts.text);
     // An agent's times are often without an offset, which is ISO all the same.
     step.timestamp = timestamp.filter(|t| t.len() >= 19 && t.is_char_boundary(10));
-    if let Some((id, name, arguments, at)) = parts.call {
-        if arguments.is_some() {
-            native["arguments_at"] = at.into();
+    if let Some(call) = parts.call {
+        if call.arguments.is_some() {
+            native["arguments_at"] = call.at.into();
         }
         step.tool_calls = Some(vec![AtifToolCall {
-            tool_call_id: id,
-            function_name: name,
-            arguments: arguments.unwrap_or_default(),
+            tool_call_id: call.id,
+            function_name: call.name,
+            arguments: call.arguments.unwrap_or_default(),
             extra: None,
         }]);
     }
