@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use swegym_core::stuck::{self, Event};
 use swegym_core::{
-    AgentInfo, ChatMessage, End, Fault, FinalMetrics, Limit, Sandbox, StepMetrics, StepSource,
-    Trajectory,
+    AgentInfo, ChatMessage, End, Fault, Limit, Sandbox, StepMetrics, StepSource, Trajectory,
 };
 
 use crate::dialogue::{Dialogue, Understood};
@@ -333,14 +332,7 @@ impl Running<'_, '_> {
         {
             trajectory.note("fence", fence);
         }
-        trajectory.final_metrics = Some(FinalMetrics {
-            total_prompt_tokens: self.usage.prompt_tokens,
-            total_completion_tokens: self.usage.completion_tokens,
-            total_cached_tokens: self.usage.cached_tokens,
-            total_cost_usd: self.usage.cost_usd,
-            total_steps: Some(trajectory.steps.len() as u64),
-            extra: None,
-        });
+        trajectory.final_metrics = Some(self.usage.sums(trajectory.steps.len()));
         Finished {
             end,
             trajectory,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use swegym_core::{ChatMessage, Tool};
+use swegym_core::{ChatMessage, FinalMetrics, Tool};
 use thiserror::Error;
 
 pub use anthropic::Anthropic;
@@ -136,6 +136,18 @@ impl Usage {
         sum(&mut self.completion_tokens, other.completion_tokens);
         sum(&mut self.cached_tokens, other.cached_tokens);
         sum(&mut self.cost_usd, other.cost_usd);
+    }
+
+    /// The sums of a trajectory with so many steps.
+    pub fn sums(&self, steps: usize) -> FinalMetrics {
+        FinalMetrics {
+            total_prompt_tokens: self.prompt_tokens,
+            total_completion_tokens: self.completion_tokens,
+            total_cached_tokens: self.cached_tokens,
+            total_cost_usd: self.cost_usd,
+            total_steps: Some(steps as u64),
+            extra: None,
+        }
     }
 
     /// Tokens of prompt and completion.

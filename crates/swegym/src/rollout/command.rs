@@ -12,9 +12,7 @@ use swegym_agent::episode::{Finished, Ledger, Limits, Seconds};
 use swegym_agent::model::{Model, Sampling};
 use swegym_agent::proxy::{Proxy, SessionOptions};
 use swegym_agent::scaffold::Task;
-use swegym_core::{
-    AgentInfo, Bind, Command, End, Exit, Fault, FinalMetrics, Limit, Sandbox, SandboxSpec,
-};
+use swegym_core::{AgentInfo, Bind, Command, End, Exit, Fault, Limit, Sandbox, SandboxSpec};
 use swegym_forge::host::{self, Uv};
 
 use super::relay;
@@ -182,14 +180,7 @@ impl Installed {
             _ => End::Submitted,
         });
         let mut trajectory = transcript.trajectory;
-        trajectory.final_metrics = Some(FinalMetrics {
-            total_prompt_tokens: transcript.usage.prompt_tokens,
-            total_completion_tokens: transcript.usage.completion_tokens,
-            total_cached_tokens: transcript.usage.cached_tokens,
-            total_cost_usd: transcript.usage.cost_usd,
-            total_steps: Some(trajectory.steps.len() as u64),
-            extra: None,
-        });
+        trajectory.final_metrics = Some(transcript.usage.sums(trajectory.steps.len()));
         let total = started.elapsed().as_secs_f64();
         let finished = Finished {
             end,
