@@ -47,6 +47,24 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The limit that an episode has reached, if any.
+    pub fn reached(&self, deadline: Option<Instant>, turns: u32, usage: &Usage) -> Option<Limit> {
+        let spent = usage.cost_usd.unwrap_or_default();
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            Some(Limit::Time)
+        } else if self.turns.is_some_and(|most| turns >= most) {
+            Some(Limit::Turns)
+        } else if self.tokens.is_some_and(|most| usage.tokens() >= most) {
+            Some(Limit::Tokens)
+        } else if self.cost.is_some_and(|most| spent >= most) {
+            Some(Limit::Cost)
+        } else {
+            None
+        }
+    }
+}
+
 /// A call of the model, for those who count.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
@@ -254,21 +272,7 @@ impl Running<'_, '_> {
     /// The limit that is reached, if any.
     fn limit(&self) -> Option<Limit> {
         let limits = self.episode.limits;
-        let spent = self.usage.cost_usd.unwrap_or_default();
-        if self.workspace.out_of_time() {
-            Some(Limit::Time)
-        } else if limits.turns.is_some_and(|most| self.turns >= most) {
-            Some(Limit::Turns)
-        } else if limits
-            .tokens
-            .is_some_and(|most| self.usage.tokens() >= most)
-        {
-            Some(Limit::Tokens)
-        } else if limits.cost.is_some_and(|most| spent >= most) {
-            Some(Limit::Cost)
-        } else {
-            None
-        }
+        limits.reached(self.workspace.deadline, self.turns, &self.usage)
     }
 
     fn ask(&mut self) -> Result<Reply, End> {
@@ -295,7 +299,7 @@ impl Running<'_, '_> {
         ledger.end(call, answered.as_ref().ok().map(|reply| &reply.usage));
         let reply = answered.map_err(|e| {
             self.rejected |= matches!(e, ModelError::Rejected(_));
-            ended(e)
+            ended(&e)
         })?;
         self.turns += 1;
         self.usage.add(&reply.usage);
@@ -394,13 +398,13 @@ pub(crate) fn meta(reply: &Reply) -> Meta {
 }
 
 /// The end that a model's failure is.
-fn ended(error: ModelError) -> End {
+pub(crate) fn ended(error: &ModelError) -> End {
     match error {
         ModelError::Context(_) => End::Truncated {
             limit: Limit::Context,
         },
         ModelError::OutOfTime => End::Truncated { limit: Limit::Time },
-        ModelError::Refused(why) => End::Refused { why },
+        ModelError::Refused(why) => End::Refused { why: why.clone() },
         ModelError::ScriptEnded => End::Failed {
             by: Fault::Swegym,
             why: error.to_string(),

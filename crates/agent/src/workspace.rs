@@ -27,8 +27,14 @@ impl Gate for Open {
 struct Turn<'a>(&'a dyn Gate);
 
 impl<'a> Turn<'a> {
-    fn take(gate: &'a dyn Gate) -> Self {
+    /// Waits for a turn. What that takes is the machine's time: the episode's
+    /// deadline moves by it.
+    fn take(gate: &'a dyn Gate, deadline: &mut Option<Instant>) -> Self {
+        let clock = Instant::now();
         gate.enter();
+        if let Some(deadline) = deadline {
+            *deadline += clock.elapsed();
+        }
         Self(gate)
     }
 }
@@ -92,12 +98,6 @@ impl<'a> Workspace<'a> {
         }
     }
 
-    /// Whether the episode's time is up.
-    pub fn out_of_time(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
     /// Limit of the next command: its own, or what is left of the episode.
     fn limit(&self) -> Duration {
         let left = self.deadline.map(|deadline| {
@@ -122,9 +122,9 @@ impl<'a> Workspace<'a> {
     pub fn exec(&mut self, command: &Command) -> Result<Ran, SandboxError> {
         let mut command = command.clone();
         command.merge_stderr = true;
+        let turn = Turn::take(self.gate, &mut self.deadline);
         let limit = self.limit();
         command.timeout = Some(command.timeout.map_or(limit, |own| own.min(limit)));
-        let turn = Turn::take(self.gate);
         let output = self.sandbox.exec(&command);
         drop(turn);
         self.ran(output?)
@@ -137,8 +137,8 @@ impl<'a> Workspace<'a> {
     /// # Errors
     /// If the sandbox fails.
     pub fn live(&mut self, script: &str) -> Result<Ran, SandboxError> {
+        let turn = Turn::take(self.gate, &mut self.deadline);
         let limit = self.limit();
-        let turn = Turn::take(self.gate);
         let output = match &mut self.session {
             Some(session) => match session.run(script, Some(limit)) {
                 Err(SandboxError::Gone(_)) => None,

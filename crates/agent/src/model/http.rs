@@ -115,8 +115,12 @@ impl Http {
             .with_jitter()
             .build();
         let mut attempts = 0;
+        // A provider that keeps us waiting until the episode's time is up has
+        // failed; the agent has not.
+        let mut refused: Option<String> = None;
         loop {
-            self.wait_for_turn(deadline)?;
+            self.wait_for_turn(deadline)
+                .map_err(|e| whose(e, refused.take(), attempts))?;
             attempts += 1;
             let started = Instant::now();
             match self.attempt(body, deadline) {
@@ -130,7 +134,6 @@ impl Http {
                 }
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(problem, asked)) => {
-                    left(deadline)?;
                     let Some(wait) = waits.next() else {
                         return Err(ModelError::Provider { problem, attempts });
                     };
@@ -141,7 +144,9 @@ impl Http {
                         }
                         self.everyone_waits(asked);
                     }
-                    sleep(asked.map_or(wait, |asked| asked.max(wait / 4)), deadline)?;
+                    let wait = asked.map_or(wait, |asked| asked.max(wait / 4));
+                    sleep(wait, deadline).map_err(|e| whose(e, Some(problem.clone()), attempts))?;
+                    refused = Some(problem);
                 }
             }
         }
@@ -154,7 +159,9 @@ impl Http {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         match until.and_then(|until| until.checked_duration_since(Instant::now())) {
-            Some(wait) => sleep(wait, deadline),
+            Some(wait) => {
+                sleep(wait, deadline).map_err(|e| whose(e, Some("asks everyone to wait".into()), 0))
+            }
             None => Ok(()),
         }
     }
@@ -184,7 +191,14 @@ impl Http {
         for (name, value) in &self.headers {
             request = request.header(*name, value);
         }
-        let passing = |e: ureq::Error| Failure::Passing(self.describe(&e), None);
+        let passing = |e: ureq::Error| {
+            // The model was still at it when the episode's time was up.
+            let ours = matches!(e, ureq::Error::Timeout(_)) && limit < self.options.timeout;
+            if ours {
+                return Failure::Final(ModelError::OutOfTime);
+            }
+            Failure::Passing(self.describe(&e), None)
+        };
         let mut response = request
             .config()
             .timeout_global(Some(limit))
@@ -214,6 +228,14 @@ impl Http {
     fn describe(&self, error: &ureq::Error) -> String {
         let host = self.url.split('/').nth(2).unwrap_or(&self.url);
         format!("{host}: {error}")
+    }
+}
+
+/// Time that ran out while waiting for a provider is the provider's.
+fn whose(error: ModelError, refused: Option<String>, attempts: u32) -> ModelError {
+    match (error, refused) {
+        (ModelError::OutOfTime, Some(problem)) => ModelError::Provider { problem, attempts },
+        (error, _) => error,
     }
 }
 
@@ -329,6 +351,43 @@ mod tests {
         let got = wait(&[("retry-after", &date)]).unwrap();
         assert!((28..=30).contains(&got.as_secs()), "{got:?}");
         assert_eq!(wait(&[("retry-after", "soon")]), None);
+    }
+
+    /// A server that gives every connection this answer, or none.
+    fn server(answer: Option<&'static str>) -> String {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1024]);
+                if let Some(answer) = answer {
+                    let _ = stream.write_all(answer.as_bytes());
+                } else {
+                    open.push(stream);
+                }
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn time_that_a_provider_wastes_is_not_the_agents() {
+        let post = |answer| {
+            let options = HttpOptions {
+                backoff: Duration::from_millis(50),
+                attempts: 100,
+                ..HttpOptions::default()
+            };
+            let http = Http::new(server(answer), Vec::new(), options);
+            let deadline = Instant::now() + Duration::from_millis(400);
+            http.post(b"{}", Some(deadline)).map(|_| ()).unwrap_err()
+        };
+        let busy = "HTTP/1.1 429 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let error = post(Some(busy));
+        assert!(matches!(error, ModelError::Provider { .. }), "{error}");
+        assert_eq!(post(None), ModelError::OutOfTime);
     }
 
     #[test]

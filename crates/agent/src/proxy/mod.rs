@@ -20,11 +20,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
-use swegym_core::{ChatMessage, End, Fault, Limit, Tool, Trajectory};
+use swegym_core::{ChatMessage, End, Tool, Trajectory};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
-use crate::episode::{Call, Ledger, Limits};
+use crate::episode::{Call, Ledger, Limits, ended};
 use crate::model::{Model, ModelError, Reply, Request, Sampling, Usage};
 
 use capture::Captured;
@@ -231,7 +231,9 @@ impl Shared {
             if let Some(end) = &state.end {
                 return Err(Refusal::Over(over(end)));
             }
-            if let Some(limit) = self.limit(&state) {
+            let limits = &self.options.limits;
+            let limit = limits.reached(self.deadline, state.begun, &state.usage);
+            if let Some(limit) = limit {
                 return Err(self.end(&mut state, End::Truncated { limit }));
             }
             // Calls in flight count: with many at once the cap holds all the
@@ -271,43 +273,13 @@ impl Shared {
             }
             Err(error) => {
                 state.rejected |= matches!(error, ModelError::Rejected(_));
-                let end = match &error {
-                    // The agent may make the conversation shorter, or go on.
-                    ModelError::Context(_) | ModelError::Refused(_) => None,
-                    ModelError::OutOfTime => Some(End::Truncated { limit: Limit::Time }),
-                    ModelError::ScriptEnded => Some(End::Failed {
-                        by: Fault::Swegym,
-                        why: error.to_string(),
-                    }),
-                    ModelError::Provider { .. } | ModelError::Rejected(_) => Some(End::Failed {
-                        by: Fault::ModelProvider,
-                        why: error.to_string(),
-                    }),
-                };
-                if let Some(end) = end {
-                    self.end(&mut state, end);
+                // What a shorter conversation or another question may mend is
+                // the agent's to hear.
+                if !matches!(error, ModelError::Context(_) | ModelError::Refused(_)) {
+                    self.end(&mut state, ended(&error));
                 }
                 Err(Refusal::Model(error))
             }
-        }
-    }
-
-    fn limit(&self, state: &Taken) -> Option<Limit> {
-        let limits = &self.options.limits;
-        let spent = state.usage.cost_usd.unwrap_or_default();
-        if self.deadline.is_some_and(|d| Instant::now() >= d) {
-            Some(Limit::Time)
-        } else if limits.turns.is_some_and(|most| state.begun >= most) {
-            Some(Limit::Turns)
-        } else if limits
-            .tokens
-            .is_some_and(|most| state.usage.tokens() >= most)
-        {
-            Some(Limit::Tokens)
-        } else if limits.cost.is_some_and(|most| spent >= most) {
-            Some(Limit::Cost)
-        } else {
-            None
         }
     }
 

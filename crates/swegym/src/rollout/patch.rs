@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use swegym_core::{Command, ExecOutput, Sandbox};
+use swegym_core::{Command, ExecOutput, Exit, Sandbox};
 use swegym_data::patch::Patch;
 
 use super::warm::{HISTORY, Warm};
@@ -69,6 +69,11 @@ pub(super) fn take(
     warm: &Warm,
 ) -> Result<Result<String, String>, Error> {
     let output = look(sandbox, DIFF, warm.before.clone().into_bytes())?;
+    if !matches!(output.exit, Exit::Code(_)) {
+        // Time, memory or a signal: nothing is known about the tree.
+        let what = format!("taking the patch ended with {:?}", output.exit);
+        return Err(Error::setup(what, "is the machine overloaded?"));
+    }
     if !output.exit.success() {
         let text = output.stderr.text();
         let last = text.trim().lines().last().unwrap_or("no word of it");
