@@ -100,8 +100,8 @@ impl Default for Options {
 /// A way to break a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mutation {
-    /// 16 hex digits that stand for the change of the text, wherever the
-    /// function moves.
+    /// 16 hex digits that stand for the function and the change of its text,
+    /// wherever it moves.
     pub id: String,
     /// The functions that change, by [`Function::id`].
     pub functions: Vec<String>,

@@ -68,12 +68,14 @@ pub(super) fn only_statement(body: &[Stmt]) -> Option<&Stmt> {
     }
 }
 
-/// Identity of a change: what it makes of what, wherever it stands.
-fn identity(old: &str, new: &str) -> String {
+/// Identity of a change: what it makes of what, wherever it stands. The owner
+/// tells functions of the same text apart.
+fn identity(owner: &str, old: &str, new: &str) -> String {
     let mut hash = blake3::Hasher::new();
-    hash.update(old.as_bytes());
-    hash.update(&[0]);
-    hash.update(new.as_bytes());
+    for part in [owner, old, new] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
     hash.finalize().to_hex()[..16].to_owned()
 }
 
@@ -86,7 +88,7 @@ pub(super) fn finish(
     let function = found.function.id.clone();
     let line = src.line(candidate.at);
     Mutation {
-        id: identity(&src.text[found.lines.clone()], new),
+        id: identity(&function, &src.text[found.lines.clone()], new),
         functions: vec![function.clone()],
         edits: vec![candidate.edit.clone()],
         changes: vec![Change {
@@ -151,7 +153,7 @@ pub(super) fn join(text: &str, parts: &[&Mutation]) -> Option<Mutation> {
     let mut functions: Vec<String> = parts.iter().flat_map(|m| m.functions.clone()).collect();
     functions.dedup();
     Some(Mutation {
-        id: identity(text, &new),
+        id: identity("", text, &new),
         functions,
         edits,
         changes: parts.iter().flat_map(|m| m.changes.clone()).collect(),

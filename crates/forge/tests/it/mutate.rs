@@ -224,6 +224,20 @@ fn what_cannot_be_read_is_skipped_with_a_reason() {
     assert!(functions("x = not not x\n").is_ok_and(|f| f.is_empty()));
 }
 
+#[test]
+fn functions_of_one_text_have_mutations_of_their_own() {
+    let text = "class A:\n    def f(self):\n        return self.x > 1\n\n\n\
+                class B:\n    def f(self):\n        return self.x > 1\n";
+    let mutants = mutations(text, &Operators::default()).expect("readable");
+    let of = |name: &str| -> BTreeSet<String> {
+        let own = mutants.iter().filter(|m| m.functions == [name]);
+        own.map(|m| m.id.clone()).collect()
+    };
+    assert!(!of("A.f").is_empty());
+    assert_eq!(of("A.f").len(), of("B.f").len());
+    assert!(of("A.f").is_disjoint(&of("B.f")));
+}
+
 /// Small functions made of parts that meet every operator.
 fn module() -> impl Strategy<Value = String> {
     let expr = prop_oneof![
