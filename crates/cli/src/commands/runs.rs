@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-use swegym::rollout::runs::{self, Run};
+use swegym::rollout::index::Index;
+use swegym::rollout::runs::{EpisodeRecord, Run};
 use swegym::{Error, exit, export};
 
 use crate::args::RunsCommand;
@@ -19,34 +19,12 @@ pub fn run(ui: &Ui, command: RunsCommand) -> Result<u8, Error> {
     }
 }
 
-#[derive(Serialize)]
-struct Row {
-    run_id: String,
-    agent: String,
-    model: String,
-    episodes: usize,
-    resolved: usize,
-    failed: usize,
-    cost_usd: Option<f64>,
-}
-
 fn list(ui: &Ui, dir: &Path) -> Result<u8, Error> {
-    let mut rows = Vec::new();
-    for dir in runs::find(dir)? {
-        let run = Run::read(&dir)?;
-        let counted = run.entries.iter().filter(|e| e.episode.end.counts());
-        let resolved = |e: &&runs::Entry| e.result.as_ref().is_some_and(|r| r.resolved);
-        let episodes = counted.clone().count();
-        rows.push(Row {
-            run_id: run.manifest.run_id.clone(),
-            agent: run.manifest.agent.clone(),
-            model: run.manifest.model.clone(),
-            episodes,
-            resolved: counted.filter(resolved).count(),
-            failed: run.entries.len() - episodes,
-            cost_usd: run.spent()?.usage.cost_usd,
-        });
+    let (index, unread) = Index::open(dir)?;
+    for why in unread {
+        ui.warn(format!("left out: {why}"));
     }
+    let rows = index.summaries()?;
     ui.answer(&rows, |ui| {
         let lines = rows.iter().map(|row| {
             vec![
@@ -54,6 +32,7 @@ fn list(ui: &Ui, dir: &Path) -> Result<u8, Error> {
                 row.agent.clone(),
                 row.model.clone(),
                 row.episodes.to_string(),
+                row.graded.to_string(),
                 row.resolved.to_string(),
                 row.failed.to_string(),
                 row.cost_usd.map(|c| format!("{c:.2}")).unwrap_or_default(),
@@ -61,9 +40,9 @@ fn list(ui: &Ui, dir: &Path) -> Result<u8, Error> {
         });
         ui.data(table(
             &[
-                "run", "agent", "model", "episodes", "resolved", "failed", "$",
+                "run", "agent", "model", "episodes", "graded", "resolved", "failed", "$",
             ],
-            &[3, 4, 5, 6],
+            &[3, 4, 5, 6, 7],
             lines,
         ));
     });
@@ -72,7 +51,7 @@ fn list(ui: &Ui, dir: &Path) -> Result<u8, Error> {
 
 fn show(ui: &Ui, dir: &Path) -> Result<u8, Error> {
     let run = Run::read(dir)?;
-    let episodes: Vec<&runs::EpisodeRecord> = run.entries.iter().map(|e| &e.episode).collect();
+    let episodes: Vec<&EpisodeRecord> = run.entries.iter().map(|e| &e.episode).collect();
     ui.answer(&episodes, |ui| {
         let lines = run.entries.iter().map(|entry| {
             let e = &entry.episode;
@@ -115,7 +94,7 @@ fn compare(ui: &Ui, first: &Path, second: &Path) -> Result<u8, Error> {
         let names = [a.manifest.run_id.as_str(), b.manifest.run_id.as_str()];
         ui.data(table(&["instance", names[0], names[1]], &[1, 2], lines));
         ui.say(format!(
-            "\n{:.1} % and {:.1} % of {} instances; {} is better on {}, {} on {}; p = {:.3} \
+            "\n{:.1} % and {:.1} % of {} instances; {} is better on {}, {} on {}; p = {} \
              (exact sign test over instances)",
             100.0 * found.rates.0,
             100.0 * found.rates.1,
@@ -124,8 +103,16 @@ fn compare(ui: &Ui, first: &Path, second: &Path) -> Result<u8, Error> {
             found.better.0,
             names[1],
             found.better.1,
-            found.p
+            small(found.p)
         ));
     });
     Ok(exit::SUCCESS)
+}
+
+/// A probability, of which three digits say enough.
+fn small(p: f64) -> String {
+    if p < 0.001 {
+        return format!("{p:.0e}");
+    }
+    format!("{p:.3}")
 }

@@ -156,6 +156,18 @@ fn exports(ran: &Ran) -> Result<(), Failed> {
     if compared["instances"] != 1 || compared["p"] != 1.0 {
         return Err(compared.to_string().into());
     }
+    // The second list is read from the index that the first has left.
+    for _ in 0..2 {
+        let output = swegym(["runs", "list", "--json"])
+            .arg(ran.dir.path())
+            .output()?;
+        expect(&output, 0, &[])?;
+        let listed: Value = serde_json::from_slice(&output.stdout)?;
+        let row = &listed[0];
+        if [&row["episodes"], &row["graded"], &row["resolved"]] != [1, 1, 1] {
+            return Err(listed.to_string().into());
+        }
+    }
     let output = swegym(["trajectories", "stats", "--json"])
         .arg(&run)
         .output()?;

@@ -35,13 +35,31 @@ pub struct CommandAgent {
     pub mounts: Vec<(PathBuf, PathBuf)>,
 }
 
+impl CommandAgent {
+    /// The first program of its script.
+    pub fn name(&self) -> &str {
+        let words = self.script.split_whitespace();
+        let mut programs = words.filter(|word| !word.contains('='));
+        programs.next().unwrap_or("command")
+    }
+}
+
 /// A command agent that is installed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Installed {
     agent: CommandAgent,
     binds: Vec<Bind>,
     /// Folder with the programs of its packages.
     programs: Option<PathBuf>,
+    /// Folder with the sockets of episodes in flight. A socket's path must be
+    /// short, so it is not in the run's.
+    desks: PathBuf,
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.desks);
+    }
 }
 
 /// The socket and files of one episode.
@@ -50,8 +68,17 @@ pub(super) struct Desk {
 }
 
 impl Installed {
-    /// Installs an agent's packages, once for all runs.
-    pub fn new(agent: &CommandAgent, home: &Home) -> Result<Self, Error> {
+    /// Installs an agent's packages, once for all runs. What a killed process
+    /// of the same run has left is removed.
+    pub fn new(agent: &CommandAgent, home: &Home, run: &Path) -> Result<Self, Error> {
+        let run = fs::canonicalize(run).map_err(|e| Error::io(run, e))?;
+        let name = hash(run.as_os_str().as_encoded_bytes());
+        let desks = std::env::temp_dir().join(format!("swegym-{}", &name[..16]));
+        if desks.exists() {
+            fs::remove_dir_all(&desks).map_err(|e| Error::io(&desks, e))?;
+        }
+        fs::create_dir(&desks).map_err(|e| Error::io(&desks, e))?;
+        crate::make_traversable(&desks)?;
         let mut binds: Vec<Bind> = agent
             .mounts
             .iter()
@@ -75,16 +102,13 @@ impl Installed {
             agent: agent.clone(),
             binds,
             programs,
+            desks,
         })
     }
 
     /// A place for an episode, made before its sandbox.
     pub fn desk(&self, task: &Task) -> Result<Desk, Error> {
-        // A socket's path must be short: not the run's folder.
-        let dir = tempfile::Builder::new()
-            .prefix("swegym-")
-            .tempdir()
-            .map_err(|e| Error::io(std::env::temp_dir(), e))?;
+        let dir = tempfile::tempdir_in(&self.desks).map_err(|e| Error::io(&self.desks, e))?;
         crate::make_traversable(dir.path())?;
         let path = dir.path().join(relay::TASK);
         fs::write(&path, &task.problem_statement).map_err(|e| Error::io(&path, e))?;
@@ -161,7 +185,7 @@ impl Installed {
         open_to_all(&socket)?;
         let output = sandbox.exec(&self.command(run.task, &name, run.limits))?;
         let transcript = session.finish(AgentInfo {
-            name: self.name(),
+            name: self.agent.name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             model_name: Some(name),
             ..AgentInfo::default()
@@ -225,13 +249,6 @@ impl Installed {
             command.env.insert(name.into(), value);
         }
         command
-    }
-
-    /// The first program of its script.
-    fn name(&self) -> String {
-        let words = self.agent.script.split_whitespace();
-        let mut programs = words.filter(|word| !word.contains('='));
-        programs.next().unwrap_or("command").to_owned()
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod command;
 mod gold;
+pub mod index;
 mod ledger;
 mod patch;
 pub mod relay;
@@ -242,14 +243,14 @@ pub fn run(
     let started = Instant::now();
     distinct(&plan.instances)?;
     let models = plan.model.open(plan.prices, plan.http.clone())?;
+    let run = OpenRun::open(&plan.dir, &manifest(&plan))?;
     let command = match &plan.agent {
         AgentSpec::Command(agent) => {
             let proxy = Proxy::start().map_err(|e| Error::setup(e.to_string(), ""))?;
-            Some((Installed::new(agent, home)?, proxy))
+            Some((Installed::new(agent, home, &plan.dir)?, proxy))
         }
         _ => None,
     };
-    let run = OpenRun::open(&plan.dir, &manifest(&plan))?;
     let (journal, spent) = Journal::open(&plan.dir.join("calls.jsonl"), plan.budget)?;
     let known = Run::read(&plan.dir)?;
     let (work, resumed) = missing(&plan, known.entries);
@@ -340,7 +341,8 @@ fn manifest(plan: &Plan) -> Manifest {
     Manifest {
         schema: 1,
         run_id: plan.run_id.clone(),
-        agent: plan.agent.identity(),
+        agent: plan.agent.name().to_owned(),
+        command: plan.agent.command().cloned(),
         prompts: plan.prompts.digest(plan.agent.name()),
         dialect: plan.dialect,
         model: plan.model.to_string(),

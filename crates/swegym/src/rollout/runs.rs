@@ -19,6 +19,7 @@ use swegym_agent::scaffold::Dialect;
 use swegym_core::{End, Prediction, Trajectory};
 use swegym_data::ResultRow;
 
+use super::command::CommandAgent;
 use super::ledger::Spent;
 use crate::Error;
 use crate::environment::file_name;
@@ -30,8 +31,11 @@ pub struct Manifest {
     pub schema: u32,
     /// Name of the run.
     pub run_id: String,
-    /// The agent, `codeact` and so on.
+    /// The agent, `codeact` and so on; `cmd` for a command.
     pub agent: String,
+    /// The command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandAgent>,
     /// Digest of its prompts.
     pub prompts: String,
     /// How tools are spoken of.
@@ -54,6 +58,29 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Reads the manifest of a run.
+    ///
+    /// # Errors
+    /// If the folder is no run, or its manifest is damaged.
+    pub fn read(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("run.json");
+        if !path.is_file() {
+            return Err(Error::input(
+                format!("{}: no rollout run", dir.display()),
+                "`swegym runs list` prints what there is",
+            ));
+        }
+        read_json(&path)
+    }
+
+    /// The agent in a word or two.
+    pub fn agent_name(&self) -> String {
+        match &self.command {
+            Some(command) => format!("cmd: {}", command.name()),
+            None => self.agent.clone(),
+        }
+    }
+
     /// What differs between two runs in more than when and by what they were
     /// made.
     fn difference(&self, other: &Self) -> Option<String> {
@@ -256,6 +283,23 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Reads an episode from its folder.
+    ///
+    /// # Errors
+    /// If a record is missing or damaged.
+    pub fn read(dir: &Path) -> Result<Self, Error> {
+        let result = dir.join("result.json");
+        Ok(Self {
+            dir: dir.to_owned(),
+            episode: read_json(&dir.join("episode.json"))?,
+            result: if result.is_file() {
+                Some(read_json(&result)?)
+            } else {
+                None
+            },
+        })
+    }
+
     /// What the agent did.
     ///
     /// # Errors
@@ -296,22 +340,11 @@ impl Run {
     /// # Errors
     /// If it is no run, or a record of it is damaged.
     pub fn read(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("run.json");
-        if !path.is_file() {
-            return Err(Error::input(
-                format!("{}: no rollout run", dir.display()),
-                "`swegym runs list` prints what there is",
-            ));
-        }
-        let manifest = read_json(&path)?;
-        let mut entries = Vec::new();
-        for instance in list(&dir.join("episodes"))? {
-            for episode in list(&instance)? {
-                if episode.join("episode.json").is_file() {
-                    entries.push(read_entry(&episode)?);
-                }
-            }
-        }
+        let manifest = Manifest::read(dir)?;
+        let all = episodes(dir)?.into_iter();
+        let mut entries: Vec<Entry> = all
+            .map(|episode| Entry::read(&episode))
+            .collect::<Result<_, _>>()?;
         entries.sort_by(|a, b| {
             let key = |e: &Entry| (e.episode.instance_id.clone(), e.episode.sample);
             key(a).cmp(&key(b))
@@ -353,23 +386,20 @@ impl Run {
     }
 }
 
-fn read_entry(dir: &Path) -> Result<Entry, Error> {
-    let result = dir.join("result.json");
-    Ok(Entry {
-        dir: dir.to_owned(),
-        episode: read_json(&dir.join("episode.json"))?,
-        result: if result.is_file() {
-            Some(read_json(&result)?)
-        } else {
-            None
-        },
-    })
-}
-
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::input(format!("{}: {e}", path.display()), "the file is damaged"))
+}
+
+/// Folders of the episodes of a run that were committed.
+pub(super) fn episodes(run: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for instance in list(&run.join("episodes"))? {
+        let samples = list(&instance)?.into_iter();
+        found.extend(samples.filter(|dir| dir.join("episode.json").is_file()));
+    }
+    Ok(found)
 }
 
 /// Runs below a folder.

@@ -66,11 +66,11 @@ impl AgentSpec {
         }
     }
 
-    /// All that makes it what it is.
-    pub fn identity(&self) -> String {
+    /// The command, where that is the agent.
+    pub fn command(&self) -> Option<&CommandAgent> {
         match self {
-            Self::Command(agent) => serde_json::to_string(agent).expect("plain data"),
-            other => other.name().to_owned(),
+            Self::Command(agent) => Some(agent),
+            _ => None,
         }
     }
 
