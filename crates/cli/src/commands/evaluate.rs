@@ -1,11 +1,8 @@
 //! `swegym evaluate`: grade predictions.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use swegym::environment::Environments;
 use swegym::evaluate::{self, Event, Plan, Rules, Summary, describe};
-use swegym::{Error, dispatch, exit, grade};
+use swegym::{Error, dispatch, exit};
 use swegym_core::Outcome;
 use swegym_data::ResultRow;
 use swegym_forge::Mode;
@@ -16,9 +13,12 @@ use crate::ui::{BAD, DIM, GOOD, Progress, Ui, human_time, table};
 
 pub fn run(ui: &Ui, global: &Global, args: EvaluateArgs) -> Result<u8, Error> {
     let home = commands::home(global)?;
-    let instances = commands::instances(&args.tasks, &args.instances)?;
-    let predictions =
-        evaluate::predictions(&args.predictions, &instances, !args.instances.is_empty())?;
+    let instances = commands::instances(&args.run.tasks, &args.run.instances)?;
+    let predictions = evaluate::predictions(
+        &args.predictions,
+        &instances,
+        !args.run.instances.is_empty(),
+    )?;
     evaluate::check(&instances, &predictions)?;
     let mode = if args.inferred {
         Mode::InferredOnly
@@ -27,16 +27,11 @@ pub fn run(ui: &Ui, global: &Global, args: EvaluateArgs) -> Result<u8, Error> {
     };
     let environments = Environments::open(&home, commands::backend(ui, global)?, mode)?;
     let plan = Plan {
-        dir: args
-            .out
-            .unwrap_or_else(|| PathBuf::from("runs").join(&args.run_id)),
-        run_id: args.run_id,
+        dir: commands::run_dir(&args.run),
         instances,
         predictions,
-        grading: grade::Options {
-            timeout: Duration::from_secs(args.timeout),
-            ..grade::Options::default()
-        },
+        grading: commands::grading(&args.run),
+        run_id: args.run.run_id,
         dispatch: dispatch::Options::with_workers(args.workers),
         rules: match args.compat {
             None => Rules::Strict,

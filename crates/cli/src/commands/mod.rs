@@ -14,15 +14,17 @@ pub mod tasks;
 pub mod trajectories;
 pub mod validate;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use swegym::Error;
 use swegym::dispatch::Cancel;
 use swegym::home::Home;
+use swegym::{Error, grade};
 use swegym_core::{Backend, Instance};
 use swegym_sandbox::{ContainerBackend, NativeBackend};
 
-use crate::args::{BackendKind, Global};
+use crate::args::{BackendKind, Global, RunArgs};
 use crate::ui::{DIM, Ui};
 
 /// The folder for caches.
@@ -77,4 +79,18 @@ pub fn cancel_on_ctrl_c() -> Cancel {
         flag.cancel();
     });
     cancel
+}
+
+/// The folder of a run.
+pub fn run_dir(args: &RunArgs) -> PathBuf {
+    let default = || PathBuf::from("runs").join(&args.run_id);
+    args.out.clone().unwrap_or_else(default)
+}
+
+/// How a run grades.
+pub fn grading(args: &RunArgs) -> grade::Options {
+    grade::Options {
+        timeout: Duration::from_secs(args.timeout),
+        ..grade::Options::default()
+    }
 }

@@ -1,12 +1,11 @@
 //! `swegym rollout`: agents at work.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use swegym::environment::Environments;
 use swegym::rollout::{self, AgentSpec, Event, ModelSpec, Plan, Summary};
-use swegym::{Error, exit, grade};
+use swegym::{Error, exit};
 use swegym_agent::episode::Limits;
 use swegym_agent::model::{HttpOptions, Prices, Sampling};
 use swegym_agent::scaffold::{Dialect, Prompts};
@@ -81,14 +80,11 @@ fn plan(args: &RolloutArgs) -> Result<Plan, Error> {
         Some(text) => serde_json::from_str(text)
             .map_err(|e| Error::input(format!("--request: {e}"), "give a JSON object"))?,
     };
-    let instances = commands::instances(&args.tasks, &args.instances)?;
+    let instances = commands::instances(&args.run.tasks, &args.run.instances)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Plan {
-        dir: args
-            .out
-            .clone()
-            .unwrap_or_else(|| PathBuf::from("runs").join(&args.run_id)),
-        run_id: args.run_id.clone(),
+        dir: commands::run_dir(&args.run),
+        run_id: args.run.run_id.clone(),
         instances,
         samples: args.samples.max(1),
         agent,
@@ -121,10 +117,7 @@ fn plan(args: &RolloutArgs) -> Result<Plan, Error> {
             command: Duration::from_secs(args.command_timeout),
         },
         budget: args.budget,
-        grading: (!args.no_grade).then(|| grade::Options {
-            timeout: Duration::from_secs(args.timeout),
-            ..grade::Options::default()
-        }),
+        grading: (!args.no_grade).then(|| commands::grading(&args.run)),
         workers: args.workers,
         commands: args.commands.unwrap_or(2 * cores),
         attempts: args.attempts.max(1),
