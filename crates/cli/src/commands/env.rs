@@ -1,15 +1,17 @@
 //! `swegym env`: build, list, enter, check and clean environments.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use swegym::dispatch::{self, Attempt, Event, dispatch};
 use swegym::environment::Environments;
+use swegym::rollout::collect_bases;
 use swegym::{Error, exit};
 use swegym_core::{Command, Exit, Instance};
 use swegym_forge::Mode;
-use swegym_store::GcOptions;
+use swegym_store::{GcOptions, GcReport};
 
 use crate::args::{EnvBuildArgs, EnvCommand, Global};
 use crate::commands;
@@ -219,8 +221,18 @@ fn verify(ui: &Ui, global: &Global, repair: bool) -> Result<u8, Error> {
     })
 }
 
+/// What went.
+#[derive(Serialize)]
+struct Collected {
+    #[serde(flatten)]
+    report: GcReport,
+    /// Bases of instances whose environment is gone.
+    bases: usize,
+}
+
 fn gc(ui: &Ui, global: &Global, dry_run: bool, forget: &[String]) -> Result<u8, Error> {
-    let store = swegym_store::Store::open(commands::home(global)?.store())?;
+    let home = commands::home(global)?;
+    let store = swegym_store::Store::open(home.store())?;
     for id in forget {
         let mut known = false;
         for key in store.env_keys()? {
@@ -243,13 +255,17 @@ fn gc(ui: &Ui, global: &Global, dry_run: bool, forget: &[String]) -> Result<u8, 
         dry_run,
         ..GcOptions::default()
     })?;
+    let kept: BTreeSet<String> = store.env_keys()?.into_iter().collect();
+    let bases = collect_bases(&home, dry_run, &|key| kept.contains(key))?;
+    let report = Collected { report, bases };
     ui.answer(&report, |ui| {
         let verb = if dry_run { "would remove" } else { "removed" };
         ui.say(format!(
-            "{verb} {} layers and {} objects, {}",
-            report.layers.len(),
-            report.objects,
-            human_bytes(report.freed_bytes)
+            "{verb} {} layers, {} objects, {}, and {} bases",
+            report.report.layers.len(),
+            report.report.objects,
+            human_bytes(report.report.freed_bytes),
+            report.bases
         ));
     });
     Ok(exit::SUCCESS)

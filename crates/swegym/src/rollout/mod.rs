@@ -6,6 +6,7 @@
 //! is committed by one rename, so that a kill loses the episodes in flight and
 //! nothing else (docs/design/rollout.md).
 
+mod bases;
 mod command;
 mod gold;
 pub mod index;
@@ -41,6 +42,7 @@ use crate::home::Home;
 use crate::judge::Judge;
 use crate::{Error, compose};
 
+pub use bases::collect_bases;
 pub use command::CommandAgent;
 pub use ledger::Spent;
 pub use spec::{AgentSpec, ModelSpec, Models};

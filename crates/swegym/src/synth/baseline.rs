@@ -29,6 +29,28 @@ pub struct Baseline {
     pub seconds: f64,
 }
 
+impl Baseline {
+    /// Why no bug can become a task, if none can: one test has to notice it
+    /// and another to pass still.
+    pub(super) fn is_too_little(&self) -> Option<String> {
+        let passing = self.steady.values().filter(|s| **s == Status::Passed);
+        let mut why = match passing.count() {
+            n @ (0 | 1) => format!("passing tests: {n}, and a bug needs two"),
+            _ if self.functions.is_empty() => "no steady test runs a function of it".to_owned(),
+            _ => return None,
+        };
+        let failing = &self.dropped.fails_with_gold;
+        if let Some(first) = failing.first() {
+            let others = match failing.len() {
+                1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            why = format!("{why}; {first}{others} fail as it is");
+        }
+        Some(why)
+    }
+}
+
 pub(super) fn baseline_key(environment: &Environment, options: &Options) -> String {
     let parts = json!([
         SYNTH_VERSION,
@@ -129,5 +151,28 @@ pub(super) fn test_file(
             None
         }
         Framework::Sympy | Framework::Other => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_needs_a_test_to_notice_it_and_one_to_pass() {
+        let mut baseline = Baseline::default();
+        baseline.functions.insert("a.py".into(), BTreeMap::new());
+        let mut pass = |id: &str| baseline.steady.insert(id.to_owned(), Status::Passed);
+        pass("tests/test_a.py::test_one");
+        baseline.dropped.fails_with_gold = vec!["tests/test_b.py".into(), "tests/test_c.py".into()];
+        assert_eq!(
+            baseline.is_too_little().expect("too little"),
+            "passing tests: 1, and a bug needs two; tests/test_b.py and 1 more fail as it is"
+        );
+        let two = "tests/test_a.py::test_two".to_owned();
+        baseline.steady.insert(two, Status::Passed);
+        assert_eq!(baseline.is_too_little(), None);
+        baseline.functions.clear();
+        assert!(baseline.is_too_little().is_some());
     }
 }

@@ -157,9 +157,8 @@ impl Codebase {
                 Err(Stop::Machine(e)) => return Err(e),
             },
         };
-        if baseline.functions.is_empty() {
-            let detail = "no steady test runs a function of the codebase";
-            return Ok(Err(Rejection::new(Reason::NoTests, detail)));
+        if let Some(why) = baseline.is_too_little() {
+            return Ok(Err(Rejection::new(Reason::NoTests, why)));
         }
         Ok(Ok(Self {
             seed,
