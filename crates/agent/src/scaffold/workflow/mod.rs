@@ -8,14 +8,18 @@
 //!   └────search──────┘  └──────change, revert─────────┘
 //! ```
 
+mod code;
+mod tools;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regex::Regex;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use swegym_core::{ChatMessage, ChatToolCall, Command, SandboxError, Tool};
 
+use self::code::{block, indented_like};
+use self::tools::{Pick, Plan, Replace, Review, SearchFor, Verdict, tools};
 use super::editor::numbered;
 use super::localise::localise;
 use super::search::{self, Index, Outline, Span};
@@ -64,60 +68,6 @@ pub struct Workflow {
     picked: Vec<usize>,
     failures: u32,
     edits: u32,
-}
-
-/// What an answer asks for.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-struct SearchFor {
-    #[serde(default)]
-    function: Option<String>,
-    #[serde(default)]
-    class: Option<String>,
-    #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    files: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pick {
-    spans: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Plan {
-    span: String,
-    instructions: String,
-    #[serde(default)]
-    start_line: Option<usize>,
-    #[serde(default)]
-    end_line: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Replace {
-    code: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Review {
-    verdict: Verdict,
-    #[serde(default)]
-    #[allow(dead_code, reason = "for the reader of the trajectory")]
-    comment: String,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    Accept,
-    Change,
-    Revert,
 }
 
 /// What the model hears; `Err` is an answer out of form.
@@ -478,50 +428,6 @@ fn non_empty(ids: Vec<String>) -> Option<Vec<String>> {
     (!ids.is_empty()).then_some(ids)
 }
 
-/// The code of the last fenced block.
-fn block(text: &str) -> Option<String> {
-    let fenced = Regex::new(r"(?s)```[\w+-]*\n(.*?)```").expect("valid");
-    let last = fenced.captures_iter(text).last()?;
-    Some(last[1].to_owned())
-}
-
-/// New code at the depth of the old, with its blank lines before and after:
-/// models often start at the margin, and drop blank lines or add some.
-fn indented_like(new: &str, old: &str) -> String {
-    let depth = |text: &str| {
-        let first = text.lines().find(|l| !l.trim().is_empty())?;
-        Some(first.len() - first.trim_start().len())
-    };
-    let mut code = new.trim_matches('\n').to_owned();
-    if let (Some(want), Some(have)) = (depth(old), depth(&code))
-        && have < want
-    {
-        let first = old.lines().find(|l| !l.trim().is_empty());
-        let pad = first.map_or("", |l| &l[have..want]).to_owned();
-        let lines = code.lines().map(|line| {
-            if line.trim().is_empty() {
-                line.to_owned()
-            } else {
-                format!("{pad}{line}")
-            }
-        });
-        code = lines.collect::<Vec<_>>().join("\n");
-    }
-    if code.is_empty() {
-        return code;
-    }
-    let blank = |lines: &mut dyn Iterator<Item = &str>| -> String {
-        lines.take_while(|l| l.trim().is_empty()).collect()
-    };
-    let head = blank(&mut old.split_inclusive('\n'));
-    let tail = if head.len() == old.len() {
-        String::new()
-    } else {
-        blank(&mut old.split_inclusive('\n').rev())
-    };
-    format!("{head}{code}\n{tail}")
-}
-
 impl Scaffold for Workflow {
     fn name(&self) -> &'static str {
         "workflow"
@@ -619,101 +525,5 @@ impl Workflow {
         Ok(Turn::said(
             self.prompts.render("workflow/retry.j2", values)?,
         ))
-    }
-}
-
-fn tools() -> Vec<Tool> {
-    let string = |what: &str| json!({"type": "string", "description": what});
-    let integer = |what: &str| json!({"type": "integer", "description": what});
-    let object = |properties: Value, required: &[&str]| json!({"type": "object", "properties": properties, "required": required});
-    vec![
-        Tool::new(
-            "search",
-            "Finds code by the name of a function or class, or by text in it.",
-            Some(object(
-                json!({
-                    "function": string("Name of a function or method."),
-                    "class": string("Name of a class; with `function`, its method."),
-                    "text": string("Text that occurs in the code, letter by letter."),
-                    "files": string("Pattern of paths, such as src/**/*.py; alone, the path of one \
-                        file, which may be new."),
-                }),
-                &[],
-            )),
-        ),
-        Tool::new(
-            "pick",
-            "Chooses the spans that have to change.",
-            Some(object(
-                json!({"spans": {
-                    "type": "array", "items": {"type": "string"},
-                    "description": "Their ids, such as [\"S1\"]."
-                }}),
-                &["spans"],
-            )),
-        ),
-        Tool::new(
-            "plan",
-            "Says what to change in one span.",
-            Some(object(
-                json!({
-                    "span": string("Its id."),
-                    "instructions": string("What to change, and why."),
-                    "start_line": integer("First line to change, where the span is long."),
-                    "end_line": integer("Last line to change."),
-                }),
-                &["span", "instructions"],
-            )),
-        ),
-        Tool::new(
-            "replace",
-            "Gives the new code of the lines shown, complete and indented as they were.",
-            Some(object(json!({"code": string("The new code.")}), &["code"])),
-        ),
-        Tool::new(
-            "review",
-            "Judges the change that was made.",
-            Some(object(
-                json!({
-                    "verdict": {
-                        "type": "string", "enum": ["accept", "change", "revert"],
-                        "description": "`accept` hands in the work, `change` plans a further \
-                            edit, `revert` takes this one back."
-                    },
-                    "comment": string("Why."),
-                }),
-                &["verdict"],
-            )),
-        ),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn new_code_takes_the_depth_of_the_old() {
-        let old = "    def f(self):\n        return 1\n";
-        assert_eq!(
-            indented_like("def f(self):\n\n    return 2", old),
-            "    def f(self):\n\n        return 2\n"
-        );
-        assert_eq!(
-            indented_like("\n    def f(self): ...\n", old),
-            "    def f(self): ...\n"
-        );
-        assert_eq!(indented_like("", old), "");
-        assert_eq!(indented_like("\nx = 2", "\n\nx = 1\n\n"), "\n\nx = 2\n\n");
-        assert_eq!(indented_like("x = 1\n", ""), "x = 1\n");
-    }
-
-    #[test]
-    fn the_last_block_is_the_code() {
-        assert_eq!(
-            block("First\n```python\na\n```\nno:\n```py\nb\n```\n").as_deref(),
-            Some("b\n")
-        );
-        assert_eq!(block("nothing"), None);
     }
 }
