@@ -35,7 +35,7 @@ use crate::validate::{self, Reason, Rejection, Stop, Trial, diff, finished};
 use crate::{Error, grade, hash, provenance};
 
 /// Part of every record's key.
-const SYNTH_VERSION: u32 = 2;
+const SYNTH_VERSION: u32 = 3;
 
 /// A suite with a bug in it may take this many times longer than without.
 const PATIENCE: f64 = 10.0;
