@@ -167,6 +167,10 @@ pub fn table(
     table
         .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic);
+    // Some terminals say that they have no columns.
+    if table.width() == Some(0) {
+        table.set_width(80);
+    }
     if !header.is_empty() {
         table.set_header(header.to_vec());
     }

@@ -21,7 +21,7 @@ pub use bash::{Bash, SENTINEL};
 pub use codeact::CodeAct;
 pub use prompts::{PromptError, Prompts};
 pub use search::{Definition, Outline};
-pub use workflow::Workflow;
+pub use workflow::{Workflow, last_block};
 
 /// What an agent is told of a task. The hidden tests are not among it.
 #[derive(Debug, Clone, Default, Serialize)]

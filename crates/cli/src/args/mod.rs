@@ -272,6 +272,7 @@ Examples:
   swegym synth humanize --per-function 2 --out bugs
   swegym synth sqlparse==0.5.0 --operators comparison,boundary --limit 200
   swegym synth ./my-project
+  swegym synth humanize --per-function 0 --model openai:NAME@URL --limit 50
 Writes DIR/tasks.jsonl, and DIR/rejected.jsonl with what fell out and why.
 The same seed and inputs give the same tasks; a killed run goes on where it was.")]
 pub struct SynthArgs {
@@ -302,6 +303,21 @@ pub struct SynthArgs {
     /// Most test files that a bug is run against
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub test_files: usize,
+    /// Model that also breaks functions, such as openai:NAME@URL
+    #[arg(long, value_name = "MODEL", help_heading = "Model")]
+    pub model: Option<String>,
+    /// Times that each function is asked for
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "model",
+        help_heading = "Model"
+    )]
+    pub rewrites: usize,
+    /// Sampling temperature
+    #[arg(long, value_name = "T", requires = "model", help_heading = "Model")]
+    pub temperature: Option<f64>,
     /// Folder to write
     #[arg(long, value_name = "DIR", default_value = "synthesised")]
     pub out: PathBuf,

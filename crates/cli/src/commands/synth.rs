@@ -6,9 +6,11 @@ use std::sync::Arc;
 use swegym::environment::Environments;
 use swegym::funnel::Funnel;
 use swegym::provenance::Step;
+use swegym::rollout::ModelSpec;
 use swegym::synth::stage::{self, Event, Plan, STAGES};
-use swegym::synth::{Options, seeds};
+use swegym::synth::{Options, Rewriter, seeds};
 use swegym::{Error, dispatch, exit};
+use swegym_agent::model::{HttpOptions, Sampling};
 use swegym_forge::{Mode, mutate};
 
 use crate::args::{Global, SynthArgs};
@@ -21,6 +23,18 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
         None => mutate::Operators::default(),
         Some(names) => mutate::Operators::parse(names)
             .map_err(|e| Error::input(format!("--operators: {e}"), ""))?,
+    };
+    let rewriter = match &args.model {
+        None => None,
+        Some(model) => Some(Rewriter {
+            model: ModelSpec::parse(model)?.open_shared(None, HttpOptions::default())?,
+            sampling: Sampling {
+                temperature: args.temperature,
+                seed: Some(args.seed),
+                ..Sampling::default()
+            },
+            per_function: args.rewrites,
+        }),
     };
     let mut found = Vec::new();
     for target in &args.targets {
@@ -43,6 +57,7 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
             test_files: args.test_files,
             ..Options::default()
         },
+        rewriter,
         dispatch: dispatch::Options::with_workers(args.jobs),
         scratch: home.scratch(),
     };
@@ -83,6 +98,14 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
         "\n{} tasks, {} of them with twin mutants",
         summary.kept, summary.with_mutants
     ));
+    if let Some(asked) = &summary.asked {
+        let cost = asked.cost_usd.map(|c| format!(", ${c:.2}"));
+        ui.say(format!(
+            "the model's part: {} tokens{}",
+            asked.tokens(),
+            cost.unwrap_or_default()
+        ));
+    }
     ui.say(format!("{DIM}tasks in {}{DIM:#}", summary.tasks.display()));
     if !summary.complete {
         ui.hint("the same command goes on where this one stopped");
@@ -105,11 +128,31 @@ fn show(ui: &Ui, bar: &mut Option<Progress>, event: &Event<'_>) {
             ui.say(format!("{seed}: environment and baseline"));
         }
         Event::Unusable { seed, why } => ui.warn(format!("{seed}: {why}")),
+        Event::Asking {
+            seed,
+            total,
+            resumed,
+        } => {
+            let mut new = ui.progress(*total, "answers");
+            ui.say(format!(
+                "{seed}: {total} functions to rewrite, {resumed} done before"
+            ));
+            new.resume(*resumed as u64);
+            *bar = Some(new);
+        }
+        Event::Answered => {
+            if let Some(bar) = bar {
+                bar.advance("");
+            }
+        }
         Event::Begin {
             seed,
             total,
             resumed,
         } => {
+            if let Some(bar) = bar.take() {
+                bar.finish();
+            }
             ui.say(format!(
                 "{seed}: {total} bugs to try, {resumed} done before"
             ));

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::functions::{Function, Useless};
 pub use operators::{Family, OPERATORS, Operator};
-pub use rewrite::{FunctionContext, RewriteError, function_context, replace_function};
+pub use rewrite::{FunctionContext, RewriteError, function_context, rewrite};
 
 pub use crate::python::{Edit, EditError, Unreadable, apply};
 

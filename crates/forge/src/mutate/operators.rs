@@ -47,10 +47,12 @@ pub enum Family {
     Comprehension,
     /// Chained and neighbouring methods.
     Method,
+    /// A function as a model rewrote it, see [`rewrite`](super::rewrite()).
+    Rewrite,
 }
 
 impl Family {
-    /// All of them.
+    /// Those that have operators: all but [`Self::Rewrite`].
     pub const ALL: [Self; 19] = [
         Self::Comparison,
         Self::Boundary,
@@ -95,6 +97,7 @@ impl Family {
             Self::Async => "async",
             Self::Comprehension => "comprehension",
             Self::Method => "method",
+            Self::Rewrite => "rewrite",
         }
     }
 }

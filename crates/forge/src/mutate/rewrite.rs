@@ -1,13 +1,17 @@
 //! A function as a whole: taken out for a reader, put back rewritten.
 
+use std::collections::HashSet;
+
+use ruff_python_ast::StmtFunctionDef;
 use ruff_python_ast::comparable::ComparableStmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::sample::{only_statement, parse_lines};
-use crate::functions::{self, Function};
+use super::sample::{identity, only_statement, parse_lines};
+use super::{Change, Family, Mutation};
+use crate::functions::{self, Found, Function};
 use crate::on_deep_stack;
-use crate::python::{Edit, Source, Unreadable, apply};
+use crate::python::{Edit, Source, Unreadable, apply, is_docstring};
 
 /// A function and what it stands in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +51,9 @@ pub enum RewriteError {
     /// The new source takes other parameters, so that callers would break.
     #[error("the new source takes other parameters or decorators")]
     OtherSignature,
+    /// The docstring says what is right.
+    #[error("the new source has another docstring")]
+    OtherDocstring,
     /// The new source does the same by the letter.
     #[error("the new source is the old one")]
     Unchanged,
@@ -106,14 +113,18 @@ fn around(text: &str, start: usize, indent: usize) -> Vec<String> {
     out
 }
 
-/// Puts a new source in the place of a function and its decorators. The new
-/// source may be indented in any way. Lines within texts that span lines keep
-/// what they hold if the source came with the function's own indentation.
+/// A mutation that puts a new source in the place of a function and its
+/// decorators. The new source may be indented in any way. Lines within texts
+/// that span lines keep what they hold if the source came with the function's
+/// own indentation.
+///
+/// Comments that the function did not have are left out: a model likes to say
+/// in one what it has broken. `by` is who wrote it.
 ///
 /// # Errors
-/// If the new source is no function of the same name and parameters, or is
-/// the same.
-pub fn replace_function(text: &str, id: &str, source: &str) -> Result<String, RewriteError> {
+/// If the new source is no function of the same name, parameters and
+/// docstring, or does the same by the letter.
+pub fn rewrite(text: &str, id: &str, source: &str, by: &str) -> Result<Mutation, RewriteError> {
     on_deep_stack(|| {
         let src = Source::parse(text)?;
         let all = functions::find(&src);
@@ -145,17 +156,71 @@ pub fn replace_function(text: &str, id: &str, source: &str) -> Result<String, Re
             new.truncate(new.trim_end().len());
         }
         let edit = Edit::new(found.lines.clone(), new);
-        let out = apply(text, &[edit]).expect("lines are within the text");
-        Source::parse(&out)?;
-        Ok(out)
+        let whole = apply(text, &[edit]).expect("lines are within the text");
+        let new = without_new_comments(&whole, &src, found)?;
+        let edit = Edit::new(found.lines.clone(), new.as_str());
+        Source::parse(&apply(text, std::slice::from_ref(&edit)).expect("as before"))?;
+        let function = found.function.id.clone();
+        Ok(Mutation {
+            id: identity(&function, &text[found.lines.clone()], &new),
+            functions: vec![function.clone()],
+            edits: vec![edit],
+            changes: vec![Change {
+                operator: "rewrite".to_owned(),
+                family: Family::Rewrite,
+                function,
+                line: found.function.line,
+                description: format!("rewritten by {by}"),
+            }],
+        })
     })
 }
 
-fn check_signature(
-    new: &ruff_python_ast::StmtFunctionDef,
-    old: &ruff_python_ast::StmtFunctionDef,
-) -> Result<(), RewriteError> {
-    let names = |def: &ruff_python_ast::StmtFunctionDef| -> Vec<String> {
+/// The lines of the rewritten function in the module that holds it, without
+/// comments that the old one does not have.
+fn without_new_comments(
+    whole: &str,
+    old: &Source<'_>,
+    found: &Found<'_>,
+) -> Result<String, RewriteError> {
+    let src = Source::parse(whole)?;
+    let all = functions::find(&src);
+    let new = all
+        .iter()
+        .find(|f| f.lines.start == found.lines.start)
+        .ok_or_else(|| RewriteError::NotAFunction("it is lost in the module".to_owned()))?;
+    if docstring(new.def) != docstring(found.def) {
+        return Err(RewriteError::OtherDocstring);
+    }
+    let known: HashSet<&str> = old
+        .comments(found.lines.clone())
+        .map(|range| &old.text[range])
+        .collect();
+    let removed: Vec<Edit> = src
+        .comments(new.lines.clone())
+        .filter(|range| !known.contains(&whole[range.clone()]))
+        .map(|range| {
+            let before = whole[..range.start].trim_end_matches([' ', '\t']).len();
+            if before == src.line_start(range.start) {
+                return Edit::new(before..src.line_end(range.end), "");
+            }
+            Edit::new(before..range.end, "")
+        })
+        .collect();
+    let local: Vec<Edit> = removed
+        .iter()
+        .map(|e| Edit::new(e.start - new.lines.start..e.end - new.lines.start, ""))
+        .collect();
+    Ok(apply(&whole[new.lines.clone()], &local).expect("comments are apart"))
+}
+
+fn docstring(def: &StmtFunctionDef) -> Option<ComparableStmt<'_>> {
+    let first = def.body.first()?;
+    is_docstring(first).then(|| ComparableStmt::from(first))
+}
+
+fn check_signature(new: &StmtFunctionDef, old: &StmtFunctionDef) -> Result<(), RewriteError> {
+    let names = |def: &StmtFunctionDef| -> Vec<String> {
         let parameters = def.parameters.iter().map(|p| p.name().to_string());
         let decorators = def.decorator_list.len().to_string();
         parameters

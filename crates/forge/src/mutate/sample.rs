@@ -70,7 +70,7 @@ pub(super) fn only_statement(body: &[Stmt]) -> Option<&Stmt> {
 
 /// Identity of a change: what it makes of what, wherever it stands. The owner
 /// tells functions of the same text apart.
-fn identity(owner: &str, old: &str, new: &str) -> String {
+pub(super) fn identity(owner: &str, old: &str, new: &str) -> String {
     let mut hash = blake3::Hasher::new();
     for part in [owner, old, new] {
         hash.update(&(part.len() as u64).to_le_bytes());

@@ -153,6 +153,15 @@ impl<'t> Source<'t> {
         Some(inside.last().unwrap_or(start).cover(start))
     }
 
+    /// The comments within a range of the text.
+    pub(crate) fn comments(&self, within: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let comments = self.parsed.tokens().iter();
+        comments
+            .filter(|token| token.kind() == TokenKind::Comment)
+            .map(|token| token.start().to_usize()..token.end().to_usize())
+            .filter(move |range| within.start <= range.start && range.end <= within.end)
+    }
+
     /// The lines of a statement or clause, if it shares them with no other:
     /// from the start of the first to the end of the last line.
     pub(crate) fn whole_lines(&self, range: TextRange) -> Option<Range<usize>> {

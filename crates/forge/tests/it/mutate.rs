@@ -5,8 +5,8 @@ use std::fs;
 
 use proptest::prelude::*;
 use swegym_forge::mutate::{
-    Family, Mutation, Operators, Options, combine, function_context, functions, mutations,
-    replace_function, sample,
+    Family, Mutation, Operators, Options, combine, function_context, functions, mutations, rewrite,
+    sample,
 };
 
 use crate::fixture;
@@ -190,8 +190,11 @@ fn a_function_is_taken_out_and_put_back() {
     assert_eq!(context.around, ["class A:"]);
     assert_eq!(context.source.lines().next(), Some("def f(self, a):"));
     let source = context.source.replace("return a", "return a + 1");
-    let new = replace_function(text, "A.f", &source).expect("fits");
+    let mutation = rewrite(text, "A.f", &source, "m").expect("fits");
+    let new = mutation.apply(text).expect("fits");
     assert_eq!(new, text.replace("return a\n", "return a + 1\n"));
+    assert_eq!(mutation.functions, ["A.f"]);
+    assert_eq!(mutation.changes[0].family, Family::Rewrite);
     for (source, wanted) in [
         (context.source.as_str(), "the old one"),
         ("def f(self, b):\n    return b", "parameters"),
@@ -202,13 +205,30 @@ fn a_function_is_taken_out_and_put_back() {
             "not one function",
         ),
         ("def f(self, a:", "not one function"),
+        ("def f(self, a):\n    return 2", "docstring"),
     ] {
-        let error = replace_function(text, "A.f", source)
+        let error = rewrite(text, "A.f", source, "m")
             .expect_err(source)
             .to_string();
         assert!(error.contains(wanted), "{error}");
     }
-    assert!(replace_function(text, "A.h", "def h(): pass").is_err());
+    assert!(rewrite(text, "A.h", "def h(): pass", "m").is_err());
+}
+
+#[test]
+fn a_rewritten_function_keeps_its_own_comments_only() {
+    let text = "def f(a):\n    # Known.\n    return a  # also known\n\n\nx = 1\n";
+    let source = "def f(a):  # BUG: off by one\n    # Known.\n    # The bug:\n    b = '# no comment'\n    \
+                  return a + 1  # also known\n";
+    let mutation = rewrite(text, "f", source, "m").expect("fits");
+    assert_eq!(
+        mutation.apply(text).expect("fits"),
+        "def f(a):\n    # Known.\n    b = '# no comment'\n    return a + 1  # also known\n\n\nx = 1\n"
+    );
+    // Nothing but a comment is no change.
+    let source = text.replace("return a ", "return a # here\n    ");
+    let (function, _) = source.split_once("\n\n\n").expect("two parts");
+    assert!(rewrite(text, "f", function, "m").is_err());
 }
 
 #[test]

@@ -213,6 +213,25 @@ impl ModelSpec {
         matches!(self, Self::OpenAi { .. } | Self::Anthropic { .. })
     }
 
+    /// Opens one that says the same to everybody, see [`Self::open`].
+    ///
+    /// # Errors
+    /// If it plays episodes of tasks, and as [`Self::open`].
+    pub fn open_shared(
+        &self,
+        prices: Option<Prices>,
+        http: HttpOptions,
+    ) -> Result<Arc<dyn Model>, Error> {
+        match self.open(prices, http)? {
+            Models::Shared(model) => Ok(model),
+            Models::Scripted { name, lines } => Ok(Arc::new(Script::new(name, lines))),
+            Models::Replay { .. } | Models::Patches { .. } => Err(Error::input(
+                format!("--model: {self} plays episodes, and nothing else"),
+                "use openai:NAME@URL, anthropic:NAME or scripted:FILE",
+            )),
+        }
+    }
+
     /// Opens it. Keys come from the environment (`OPENAI_API_KEY`,
     /// `ANTHROPIC_API_KEY`) and are written nowhere.
     ///

@@ -8,6 +8,7 @@
 //! docs/design/validation.md.
 
 mod baseline;
+mod rewrites;
 pub mod seeds;
 pub mod stage;
 
@@ -26,6 +27,7 @@ use swegym_grade::{Expectation, Signs};
 
 pub use baseline::Baseline;
 use baseline::{baseline_key, take_baseline, test_file, tests_of};
+pub use rewrites::Rewriter;
 
 use crate::environment::{Environment, Environments};
 use crate::observe::{Look, Mode, Observation, Warm, observation};
@@ -178,11 +180,12 @@ impl Codebase {
         &self.baseline
     }
 
-    /// Draws the bugs: the same for the same seed, options and codebase.
+    /// Draws the bugs, at most as many as `limit` leaves beside `others`: the
+    /// same for the same seed, options and codebase.
     ///
     /// # Errors
     /// If a file of the codebase cannot be read.
-    pub fn bugs(&self) -> Result<Vec<Bug>, Error> {
+    pub fn bugs(&self, others: usize) -> Result<Vec<Bug>, Error> {
         let mut bugs = Vec::new();
         for (path, covered) in &self.baseline.functions {
             if is_test_path(path) || !path.ends_with(".py") {
@@ -218,7 +221,7 @@ impl Codebase {
         if let Some(limit) = self.options.limit {
             // In an order of its own, so that a limit is no bias to a file.
             bugs.sort_by(|a, b| a.key.cmp(&b.key));
-            bugs.truncate(limit);
+            bugs.truncate(limit.saturating_sub(others));
         }
         bugs.sort_by(|a, b| (&a.path, &a.key).cmp(&(&b.path, &b.key)));
         Ok(bugs)

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use swegym_agent::model::Usage;
 use swegym_core::Instance;
 
-use super::{Bug, Codebase, Options, Tried};
+use super::rewrites::{Answer, Draft};
+use super::{Bug, Codebase, Options, Rewriter, Tried};
 use crate::dispatch::{Attempt, Cancel, Event as Job, dispatch};
 use crate::environment::Environments;
 use crate::funnel::Funnel;
@@ -28,6 +30,8 @@ pub struct Plan {
     pub seeds: Vec<Instance>,
     /// What to inject.
     pub options: Options,
+    /// Who else writes bugs.
+    pub rewriter: Option<Rewriter>,
     /// How many bugs at once.
     pub dispatch: pool::Options,
     /// Scratch space for composed trees.
@@ -61,6 +65,17 @@ pub enum Event<'a> {
         /// Why.
         why: String,
     },
+    /// A model is asked for bugs.
+    Asking {
+        /// In which codebase.
+        seed: &'a str,
+        /// Functions to ask for.
+        total: usize,
+        /// Of those, answered in an earlier run.
+        resumed: usize,
+    },
+    /// It answered.
+    Answered,
     /// The bugs of a codebase are drawn.
     Begin {
         /// Which codebase.
@@ -101,6 +116,9 @@ pub struct Summary {
     pub with_mutants: usize,
     /// Whether every bug has a record.
     pub complete: bool,
+    /// What a model's bugs cost, those of earlier runs too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Usage>,
     /// The tasks.
     pub tasks: PathBuf,
 }
@@ -121,6 +139,7 @@ pub fn run(
     let mut codebases = Vec::new();
     let (mut kept, mut rejected) = (Vec::new(), Vec::new());
     let mut complete = true;
+    let mut asked = plan.rewriter.as_ref().map(|_| Usage::default());
     for seed in &plan.seeds {
         if cancel.is_cancelled() {
             complete = false;
@@ -157,6 +176,9 @@ pub fn run(
         let started = Instant::now();
         let done = bugs(plan, &codebase, &records, &name, cancel, on_event)?;
         complete &= done.complete;
+        if let Some(asked) = &mut asked {
+            asked.add(&done.asked);
+        }
         for record in done.records {
             match &record.rejection {
                 None => funnel.reached("kept"),
@@ -185,6 +207,7 @@ pub fn run(
         kept: kept.len(),
         with_mutants: kept.iter().filter(|i| i.mutants.is_some()).count(),
         complete,
+        asked,
         tasks: path,
     })
 }
@@ -193,6 +216,106 @@ struct Done {
     /// In the order of the bugs.
     records: Vec<Record>,
     complete: bool,
+    /// What the model's part cost.
+    asked: Usage,
+}
+
+/// What a model wrote.
+#[derive(Default)]
+struct Written {
+    bugs: Vec<Bug>,
+    /// Answers without a bug.
+    rejected: Vec<Record>,
+    usage: Usage,
+    complete: bool,
+}
+
+/// Asks a model for bugs.
+///
+/// # Errors
+/// If it cannot be asked. What it has answered is kept.
+fn ask(
+    plan: &Plan,
+    rewriter: &Rewriter,
+    codebase: &Codebase,
+    records: &Records,
+    name: &str,
+    cancel: &Cancel,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Written, Error> {
+    let drafts = codebase.drafts(rewriter)?;
+    let known = |draft: &Draft| records.get::<Answer>(&draft.key);
+    let open: Vec<Draft> = drafts
+        .iter()
+        .filter(|draft| known(draft).is_none())
+        .cloned()
+        .collect();
+    on_event(Event::Asking {
+        seed: name,
+        total: drafts.len(),
+        resumed: drafts.len() - open.len(),
+    });
+    let (model, store) = (rewriter.clone(), records.clone());
+    let broken = Arc::new(Mutex::new(None));
+    let first = broken.clone();
+    let options = pool::Options {
+        load_limit: None,
+        attempts: 1,
+        ..plan.dispatch.clone()
+    };
+    dispatch(
+        open,
+        &options,
+        cancel,
+        move |draft: &Draft| {
+            let first = || first.lock().unwrap_or_else(PoisonError::into_inner);
+            // No other call will do better.
+            if first().is_none() {
+                let kept = match model.ask(draft) {
+                    Ok(answer) => store.put(&draft.key, &answer),
+                    Err(why) => Err(Error::input(
+                        why.to_string(),
+                        "the same command goes on where this one stopped",
+                    )),
+                };
+                if let Err(why) = kept {
+                    first().get_or_insert(why);
+                }
+            }
+            Attempt::Done(())
+        },
+        |event| {
+            if let Job::Finished { .. } = event {
+                on_event(Event::Answered);
+            }
+        },
+    );
+    if let Some(why) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(why);
+    }
+    let mut written = Written {
+        complete: true,
+        ..Written::default()
+    };
+    for draft in &drafts {
+        let Some(answer) = known(draft) else {
+            written.complete = false;
+            continue;
+        };
+        written.usage.add(&answer.usage);
+        match codebase.written(rewriter, draft, &answer)? {
+            // Two answers may be the same.
+            Ok(bug) if written.bugs.iter().any(|b| b.key == bug.key) => {}
+            Ok(bug) => written.bugs.push(bug),
+            Err(rejection) => written.rejected.push(Record {
+                key: draft.key.clone(),
+                path: draft.path.clone(),
+                instance: None,
+                rejection: Some(rejection),
+            }),
+        }
+    }
+    Ok(written)
 }
 
 fn bugs(
@@ -203,7 +326,15 @@ fn bugs(
     cancel: &Cancel,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Done, Error> {
-    let bugs = codebase.bugs()?;
+    let written = match &plan.rewriter {
+        None => Written {
+            complete: true,
+            ..Written::default()
+        },
+        Some(rewriter) => ask(plan, rewriter, codebase, records, name, cancel, on_event)?,
+    };
+    let mut bugs = written.bugs;
+    bugs.extend(codebase.bugs(bugs.len())?);
     let total = bugs.len();
     let mut done: BTreeMap<usize, Record> = BTreeMap::new();
     let mut jobs = Vec::new();
@@ -245,9 +376,13 @@ fn bugs(
             }
         },
     );
+    let complete = written.complete && done.len() == total;
+    let mut records = written.rejected;
+    records.extend(done.into_values());
     Ok(Done {
-        complete: done.len() == total,
-        records: done.into_values().collect(),
+        complete,
+        records,
+        asked: written.usage,
     })
 }
 
@@ -291,6 +426,7 @@ fn stage_before(reason: Reason) -> &'static str {
         | Reason::CheatResolves
         | Reason::Leaks => "fail_to_pass",
         Reason::NoEnvironment
+        | Reason::NoBug
         | Reason::PatchFails
         | Reason::NoTests
         | Reason::TimedOut

@@ -103,6 +103,8 @@ pub enum Reason {
     Leaks,
     /// Nothing says what is wrong without saying how to fix it.
     NoStatement,
+    /// What a model wrote is not the function with a bug.
+    NoBug,
     /// The machine failed, not the task; to be tried again.
     Machine,
 }
@@ -125,6 +127,7 @@ impl Reason {
             Self::CheatResolves => "cheat_resolves",
             Self::Leaks => "leaks",
             Self::NoStatement => "no_statement",
+            Self::NoBug => "no_bug",
             Self::Machine => "machine",
         }
     }

@@ -423,7 +423,7 @@ fn write(
 /// The last stage that a candidate with this fate reached.
 fn stage_before(reason: Reason) -> &'static str {
     match reason {
-        Reason::NoEnvironment | Reason::Machine => "candidates",
+        Reason::NoEnvironment | Reason::NoBug | Reason::Machine => "candidates",
         Reason::PatchFails | Reason::NoTests | Reason::TimedOut | Reason::Crashed => "built",
         Reason::NoFailToPass
         | Reason::NeedsService

@@ -4,16 +4,19 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use serde::Deserialize;
 use swegym::dispatch::{self, Cancel};
 use swegym::environment::Environments;
-use swegym::synth::{self, stage as injection};
+use swegym::synth::{self, Rewriter, stage as injection};
 use swegym::validate::{self, stage as validation};
-use swegym_core::{Backend, EnvSpec, Instance, Outcome, Prediction, Source, TestIds};
-use swegym_forge::Mode;
+use swegym_agent::model::{Finish, Model, ModelError, Reply, Request, Sampling, Usage};
+use swegym_agent::scaffold::last_block;
+use swegym_core::{Backend, ChatMessage, EnvSpec, Instance, Outcome, Prediction, Source, TestIds};
+use swegym_forge::{Mode, mutate};
 use swegym_sandbox::NativeBackend;
 
 use crate::integrity::REQUIREMENTS;
@@ -29,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a candidate is validated", candidate),
         trial("candidates that are no tasks say why", no_tasks),
         trial("bugs are injected", bugs),
+        trial("a model writes bugs", rewrites),
     ]
 }
 
@@ -172,22 +176,119 @@ fn no_tasks() -> Result<(), Failed> {
     Ok(())
 }
 
-fn bugs() -> Result<(), Failed> {
-    let seed = Instance {
+/// The codebase of the corpus, to be broken.
+fn seed() -> Instance {
+    Instance {
         instance_id: "tally".into(),
         repo: "local/tally".into(),
         source: Some(Source::Dir(root().join("fixtures/integrity/repos/tally"))),
         environment: Some(environment()),
         ..Instance::default()
+    }
+}
+
+/// Breaks sums and says so in a comment; else it has nothing to say.
+#[derive(Default)]
+struct Breaker(AtomicUsize);
+
+impl Model for Breaker {
+    fn name(&self) -> &str {
+        "breaker"
+    }
+
+    fn complete(&self, request: &Request<'_>) -> Result<Reply, ModelError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let prompt = request.messages[0].text();
+        let source = last_block(&prompt).expect("a function");
+        let answer = match source.contains(" * 100 + int(") {
+            true => source.replace(" * 100 + int(", " * 10 + int(").replace(
+                "\n    sign =",
+                "\n    # BUG: ten cents to the whole.\n    sign =",
+            ),
+            false => source,
+        };
+        Ok(Reply {
+            message: ChatMessage::assistant(format!("Here it is:\n```python\n{answer}```\n")),
+            finish: Finish::Stop,
+            usage: Usage {
+                completion_tokens: Some(7),
+                ..Usage::default()
+            },
+            model: "breaker".into(),
+            tokens: None,
+            seconds: 0.0,
+            attempts: 1,
+        })
+    }
+}
+
+fn rewrites() -> Result<(), Failed> {
+    let breaker = Arc::new(Breaker::default());
+    let dir = tempfile::tempdir()?;
+    let plan = injection::Plan {
+        dir: dir.path().to_owned(),
+        seeds: vec![seed()],
+        options: synth::Options {
+            mutate: mutate::Options {
+                per_function: 0,
+                ..mutate::Options::default()
+            },
+            ..synth::Options::default()
+        },
+        rewriter: Some(Rewriter {
+            model: breaker.clone(),
+            sampling: Sampling::default(),
+            per_function: 1,
+        }),
+        dispatch: dispatch::Options::default(),
+        scratch: home().scratch(),
     };
+    let run = || -> Result<injection::Summary, Failed> {
+        let cancel = Cancel::default();
+        Ok(injection::run(
+            &plan,
+            &environments()?,
+            &cancel,
+            &mut |_| {},
+        )?)
+    };
+    let summary = run()?;
+    let asked = breaker.0.load(Ordering::SeqCst);
+    let reasons = &summary.codebases[0].funnel.reasons;
+    let tokens = summary.asked.and_then(|usage| usage.completion_tokens);
+    if summary.kept != 1
+        || reasons.get("no_bug") != Some(&(asked - 1))
+        || tokens != Some(7 * asked as u64)
+    {
+        return Err(format!("{asked} calls: {summary:?}").into());
+    }
+    let tasks = swegym::tasks::read(&summary.tasks.display().to_string())?;
+    let whole = fs::read_to_string(&summary.tasks)?;
+    if whole.contains("BUG")
+        || !tasks[0]
+            .patch
+            .contains("+    return sign * (abs(int(whole)) * 100")
+    {
+        return Err(whole.into());
+    }
+    // What was answered is not asked again.
+    run()?;
+    if breaker.0.load(Ordering::SeqCst) != asked || fs::read_to_string(&summary.tasks)? != whole {
+        return Err("another run asks again, or finds other tasks".into());
+    }
+    graded(tasks)
+}
+
+fn bugs() -> Result<(), Failed> {
     let inject = |dir: &Path| -> Result<injection::Summary, Failed> {
         let plan = injection::Plan {
             dir: dir.to_owned(),
-            seeds: vec![seed.clone()],
+            seeds: vec![seed()],
             options: synth::Options {
                 limit: Some(8),
                 ..synth::Options::default()
             },
+            rewriter: None,
             dispatch: dispatch::Options::default(),
             scratch: home().scratch(),
         };

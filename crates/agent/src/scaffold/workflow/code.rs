@@ -2,8 +2,8 @@
 
 use regex::Regex;
 
-/// The code of the last fenced block.
-pub(super) fn block(text: &str) -> Option<String> {
+/// The code of the last fenced block of a text.
+pub fn last_block(text: &str) -> Option<String> {
     let fenced = Regex::new(r"(?s)```[\w+-]*\n(.*?)```").expect("valid");
     let last = fenced.captures_iter(text).last()?;
     Some(last[1].to_owned())
@@ -71,9 +71,9 @@ mod tests {
     #[test]
     fn the_last_block_is_the_code() {
         assert_eq!(
-            block("First\n```python\na\n```\nno:\n```py\nb\n```\n").as_deref(),
+            last_block("First\n```python\na\n```\nno:\n```py\nb\n```\n").as_deref(),
             Some("b\n")
         );
-        assert_eq!(block("nothing"), None);
+        assert_eq!(last_block("nothing"), None);
     }
 }

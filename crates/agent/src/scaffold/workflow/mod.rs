@@ -18,7 +18,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 use swegym_core::{ChatMessage, ChatToolCall, Command, SandboxError, Tool};
 
-use self::code::{block, indented_like};
+use self::code::indented_like;
+pub use self::code::last_block;
 use self::tools::{Pick, Plan, Replace, Review, SearchFor, Verdict, tools};
 use super::editor::numbered;
 use super::localise::localise;
@@ -412,7 +413,7 @@ impl Workflow {
                 let span = named.into_iter().next()?;
                 ("plan", json!({"span": span, "instructions": text.trim()}))
             }
-            State::Edit { .. } => ("replace", json!({"code": block(text)?})),
+            State::Edit { .. } => ("replace", json!({"code": last_block(text)?})),
             State::Review { .. } => {
                 let lower = text.to_lowercase();
                 let verdict = ["accept", "change", "revert"];
