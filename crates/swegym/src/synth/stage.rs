@@ -1,6 +1,6 @@
 //! Injects bugs into codebases, one record for each bug.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -304,8 +304,6 @@ fn ask(
         };
         written.usage.add(&answer.usage);
         match codebase.written(rewriter, draft, &answer)? {
-            // Two answers may be the same.
-            Ok(bug) if written.bugs.iter().any(|b| b.key == bug.key) => {}
             Ok(bug) => written.bugs.push(bug),
             Err(rejection) => written.rejected.push(Record {
                 key: draft.key.clone(),
@@ -335,6 +333,9 @@ fn bugs(
     };
     let mut bugs = written.bugs;
     bugs.extend(codebase.bugs(bugs.len())?);
+    // Two answers may be the same, and one what an operator does.
+    let mut seen = BTreeSet::new();
+    bugs.retain(|bug| seen.insert(bug.key.clone()));
     let total = bugs.len();
     let mut done: BTreeMap<usize, Record> = BTreeMap::new();
     let mut jobs = Vec::new();
