@@ -14,8 +14,7 @@ use swegym_agent::proxy::Proxy;
 use swegym_agent::scaffold::{Dialect, Task};
 use swegym_agent::workspace::Gate;
 use swegym_core::{
-    AgentInfo, AtifStep, End, Fault, Instance, Outcome, Prediction, Sandbox, SandboxSpec,
-    StepSource, Trajectory,
+    AgentInfo, AtifStep, End, Fault, Instance, Outcome, Prediction, Sandbox, StepSource, Trajectory,
 };
 
 use super::command::{self, Installed};
@@ -267,7 +266,7 @@ impl Shared {
         let (finished, mut sandbox, log) = match &self.command {
             Some((installed, proxy)) => {
                 let desk = installed.desk(&task)?;
-                let mut sandbox = self.start(&installed.spec(&warm.spec, &desk)?)?;
+                let mut sandbox = self.warm.start(&installed.spec(&warm.spec, &desk)?)?;
                 let run = command::Run {
                     id: name,
                     attempt,
@@ -282,7 +281,7 @@ impl Shared {
                 (finished, sandbox, Some(log))
             }
             None => {
-                let mut sandbox = self.start(&warm.spec)?;
+                let mut sandbox = self.warm.start(&warm.spec)?;
                 let finished =
                     self.scaffolded(name, attempt, &task, &*model, &sampling, &mut *sandbox)?;
                 (finished, sandbox, None)
@@ -304,13 +303,6 @@ impl Shared {
             patch,
             log,
         })
-    }
-
-    /// Starts are a few at a time, so that those of many episodes do not end
-    /// together, and their patches are not taken together later.
-    fn start(&self, spec: &SandboxSpec) -> Result<Box<dyn Sandbox>, Error> {
-        let _turn = self.gate.take();
-        self.warm.start(spec)
     }
 
     fn scaffolded(
