@@ -14,6 +14,10 @@ use crate::observe::{Look, Mode};
 use crate::validate::{Dropped, Runs, Stop, Trial, lists};
 use crate::{Error, hash};
 
+/// First line of a function -> the steady passing tests that run it, by their
+/// number in [`Baseline::tests`].
+pub(super) type Covered = BTreeMap<u32, Vec<u32>>;
+
 /// What is known of the own tests of a codebase.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Baseline {
@@ -21,9 +25,8 @@ pub struct Baseline {
     pub steady: BTreeMap<String, Status>,
     /// Tests that are left out.
     pub dropped: Dropped,
-    /// Path -> first line of a function -> the steady passing tests that run
-    /// it, by their number in `tests`.
-    pub(super) functions: BTreeMap<String, BTreeMap<u32, Vec<u32>>>,
+    /// Path -> its functions.
+    pub(super) functions: BTreeMap<String, Covered>,
     pub(super) tests: Vec<String>,
     /// Wall time of all tests, seconds.
     pub seconds: f64,
@@ -112,7 +115,7 @@ pub(super) fn take_baseline(
 /// Tests that run a function: Python names its first decorator's line since
 /// 3.8, and `def`'s before.
 pub(super) fn tests_of<'b>(
-    covered: &'b BTreeMap<u32, Vec<u32>>,
+    covered: &'b Covered,
     function: &mutate::Function,
 ) -> impl Iterator<Item = u32> + 'b {
     let first = u32::try_from(function.first_line).unwrap_or(u32::MAX);

@@ -26,7 +26,7 @@ use swegym_forge::visible;
 use swegym_grade::{Expectation, Signs};
 
 pub use baseline::Baseline;
-use baseline::{baseline_key, take_baseline, test_file, tests_of};
+use baseline::{Covered, baseline_key, take_baseline, test_file, tests_of};
 pub use rewrites::Rewriter;
 
 use crate::environment::{Environment, Environments};
@@ -187,13 +187,7 @@ impl Codebase {
     /// If a file of the codebase cannot be read.
     pub fn bugs(&self, others: usize) -> Result<Vec<Bug>, Error> {
         let mut bugs = Vec::new();
-        for (path, covered) in &self.baseline.functions {
-            if is_test_path(path) || !path.ends_with(".py") {
-                continue;
-            }
-            let Some(text) = self.text(path)? else {
-                continue;
-            };
+        for (path, covered, text) in self.sources()? {
             let wanted = |f: &mutate::Function| tests_of(covered, f).next().is_some();
             let Ok(mut drawn) = mutate::sample(path, &text, &self.options.mutate, wanted) else {
                 continue;
@@ -227,6 +221,21 @@ impl Codebase {
         Ok(bugs)
     }
 
+    /// Files with functions that tests run: path, which tests run which
+    /// function, text.
+    fn sources(&self) -> Result<Vec<(&String, &Covered, String)>, Error> {
+        let mut sources = Vec::new();
+        for (path, covered) in &self.baseline.functions {
+            if is_test_path(path) || !path.ends_with(".py") {
+                continue;
+            }
+            if let Some(text) = self.text(path)? {
+                sources.push((path, covered, text));
+            }
+        }
+        Ok(sources)
+    }
+
     fn text(&self, path: &str) -> Result<Option<String>, Error> {
         let entry = self
             .environment
@@ -255,7 +264,7 @@ impl Codebase {
     /// The test files that cover a mutation best.
     fn files_of(
         &self,
-        covered: &BTreeMap<u32, Vec<u32>>,
+        covered: &Covered,
         functions: &[mutate::Function],
         mutation: &Mutation,
     ) -> Vec<String> {

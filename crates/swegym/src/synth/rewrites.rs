@@ -14,7 +14,6 @@ use swegym_core::ChatMessage;
 use swegym_forge::mutate::{self, FunctionContext};
 
 use super::{Bug, Codebase, SYNTH_VERSION, package_of, tests_of};
-use crate::protect::is_test_path;
 use crate::validate::{Reason, Rejection};
 use crate::{Error, hash};
 
@@ -93,19 +92,12 @@ impl Codebase {
     /// no bias to a file.
     pub(super) fn drafts(&self, rewriter: &Rewriter) -> Result<Vec<Draft>, Error> {
         let mut jinja = Jinja::new();
-        jinja.set_keep_trailing_newline(false);
         jinja
             .add_template("rewrite", TEMPLATE)
             .map_err(Error::bug)?;
         let template = jinja.get_template("rewrite").map_err(Error::bug)?;
         let mut drafts = Vec::new();
-        for (path, covered) in &self.baseline.functions {
-            if is_test_path(path) || !path.ends_with(".py") {
-                continue;
-            }
-            let Some(text) = self.text(path)? else {
-                continue;
-            };
+        for (path, covered, text) in self.sources()? {
             for function in mutate::functions(&text).unwrap_or_default() {
                 let wanted = function.useless.is_none()
                     && function.statements >= self.options.mutate.min_statements
