@@ -42,6 +42,7 @@ pub mod funnel;
 pub mod grade;
 pub mod home;
 pub mod judge;
+pub mod local;
 pub mod observe;
 pub mod plot;
 pub mod protect;

@@ -23,8 +23,9 @@ A command agent runs in the root of the codebase, without network but for the
 model: OPENAI_BASE_URL and ANTHROPIC_BASE_URL lead to the run's model, whatever
 it is. SWEGYM_TASK and SWEGYM_TASK_FILE hold the issue, SWEGYM_MODEL the model.
 
-Models: openai:NAME@URL, anthropic:NAME, scripted:FILE, replay:RUN, patches:FILE,
-gold. Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY, and are written nowhere.
+Models: openai:NAME@URL, anthropic:NAME, local:PATH (a folder with config.json and
+*.safetensors, or a .gguf file; run by this program), scripted:FILE, replay:RUN,
+patches:FILE, gold. Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY, and are written nowhere.
 A killed run goes on where it was with the same command.";
 
 #[derive(Debug, Args)]
@@ -54,9 +55,10 @@ pub struct RolloutArgs {
     /// Path of this machine that a command agent sees, read-only
     #[arg(help_heading = "Agent", long = "agent-mount", value_name = "PATH[:INSIDE]", value_parser = mount)]
     pub agent_mounts: Vec<(PathBuf, PathBuf)>,
-    /// How tools are spoken of: the API's function calling, or text
-    #[arg(help_heading = "Agent", long, value_enum, default_value_t)]
-    pub dialect: DialectKind,
+    /// How tools are spoken of: the API's function calling, or text, which is
+    /// what models run by this program know [default: tools, or text for local:]
+    #[arg(help_heading = "Agent", long, value_enum)]
+    pub dialect: Option<DialectKind>,
     /// Folder with templates that replace built-in ones
     #[arg(help_heading = "Agent", long, value_name = "DIR")]
     pub prompts: Option<PathBuf>,
@@ -127,10 +129,9 @@ pub struct RolloutArgs {
     pub no_grade: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DialectKind {
     /// Function calling of the API
-    #[default]
     Tools,
     /// Text that holds the calls
     Text,

@@ -90,8 +90,10 @@ fn plan(args: &RolloutArgs) -> Result<Plan, Error> {
         agent,
         prompts,
         dialect: match args.dialect {
-            DialectKind::Tools => Dialect::Tools,
-            DialectKind::Text => Dialect::Text,
+            Some(DialectKind::Tools) => Dialect::Tools,
+            Some(DialectKind::Text) => Dialect::Text,
+            None if matches!(model, ModelSpec::Local(_)) => Dialect::Text,
+            None => Dialect::Tools,
         },
         model,
         prices,

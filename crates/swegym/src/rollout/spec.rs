@@ -17,6 +17,7 @@ use super::command::CommandAgent;
 use super::gold;
 use super::runs::Run;
 use crate::Error;
+use crate::local::Local;
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +124,8 @@ pub enum ModelSpec {
         /// Base URL.
         url: String,
     },
+    /// `local:PATH`: a checkpoint that this program runs.
+    Local(PathBuf),
     /// `scripted:FILE`: says the lines of a file.
     Scripted(PathBuf),
     /// `replay:RUN`: says what the model of an earlier run said.
@@ -138,6 +141,7 @@ impl fmt::Display for ModelSpec {
         match self {
             Self::OpenAi { name, url } => write!(f, "openai:{name}@{url}"),
             Self::Anthropic { name, url } => write!(f, "anthropic:{name}@{url}"),
+            Self::Local(path) => write!(f, "local:{}", path.display()),
             Self::Scripted(path) => write!(f, "scripted:{}", path.display()),
             Self::Replay(path) => write!(f, "replay:{}", path.display()),
             Self::Gold => f.write_str("gold"),
@@ -146,8 +150,7 @@ impl fmt::Display for ModelSpec {
     }
 }
 
-const KINDS: &str =
-    "use openai:NAME@URL, anthropic:NAME, scripted:FILE, replay:RUN, patches:FILE or gold";
+const KINDS: &str = "use openai:NAME@URL, anthropic:NAME, local:PATH, scripted:FILE, replay:RUN, patches:FILE or gold";
 
 impl ModelSpec {
     /// Reads a model's name.
@@ -186,6 +189,7 @@ impl ModelSpec {
                 });
                 Ok(Self::Anthropic { name, url })
             }
+            "local" => Ok(Self::Local(rest.into())),
             "scripted" => Ok(Self::Scripted(rest.into())),
             "replay" => Ok(Self::Replay(rest.into())),
             "patches" => Ok(Self::Patches(rest.into())),
@@ -201,6 +205,7 @@ impl ModelSpec {
         };
         match self {
             Self::OpenAi { name, .. } | Self::Anthropic { name, .. } => name.clone(),
+            Self::Local(path) => stem(path),
             Self::Scripted(path) => format!("scripted-{}", stem(path)),
             Self::Replay(path) => format!("replay-{}", stem(path)),
             Self::Patches(path) => format!("patches-{}", stem(path)),
@@ -227,7 +232,7 @@ impl ModelSpec {
             Models::Scripted { name, lines } => Ok(Arc::new(Script::new(name, lines))),
             Models::Replay { .. } | Models::Patches { .. } => Err(Error::input(
                 format!("--model: {self} plays episodes, and nothing else"),
-                "use openai:NAME@URL, anthropic:NAME or scripted:FILE",
+                "use openai:NAME@URL, anthropic:NAME, local:PATH or scripted:FILE",
             )),
         }
     }
@@ -254,6 +259,7 @@ impl ModelSpec {
                 })?;
                 Models::Shared(Arc::new(Anthropic::new(name, url, &key, prices, http)))
             }
+            Self::Local(path) => Models::Shared(Arc::new(Local::open(path)?)),
             Self::Scripted(path) => Models::Scripted {
                 name: self.name(),
                 lines: read_script(path)?,
