@@ -73,6 +73,9 @@ impl Linear {
     pub fn forward(&self, out: &mut [f32], x: &[f32]) {
         let n = x.len() / self.columns;
         debug_assert_eq!(out.len(), n * self.rows);
+        if n == 0 {
+            return;
+        }
         self.product(out, x, n);
         if let Some(bias) = &self.bias {
             out.par_chunks_exact_mut(self.rows)
