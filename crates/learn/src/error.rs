@@ -65,6 +65,17 @@ pub enum LearnError {
         /// Positions that there are.
         context: usize,
     },
+    /// Loss or gradient of a step is not a number.
+    #[error(
+        "step {step}: the loss or its gradient is not a number; rows of the step: {}; a lower learning rate, or a look at these rows, may help",
+        .rows.join(", ")
+    )]
+    Diverged {
+        /// Counted from 1.
+        step: usize,
+        /// Names of the rows that it read.
+        rows: Vec<String>,
+    },
     /// Too many requests wait.
     #[error("too many requests wait for the model; ask again later")]
     Busy,

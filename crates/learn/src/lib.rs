@@ -12,5 +12,6 @@ pub mod kernel;
 pub mod model;
 pub mod template;
 pub mod tokenizer;
+pub mod train;
 
 pub use error::{LearnError, Result};

@@ -61,6 +61,26 @@ impl<'a> View<'a> {
         self.columns
     }
 
+    /// Some of its rows.
+    pub fn rows_of(self, range: std::ops::Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.rows,
+            "rows of a matrix"
+        );
+        let start = (range.start * self.row).min(self.data.len());
+        Self {
+            data: &self.data[start..],
+            rows: range.len(),
+            ..self
+        }
+    }
+
+    /// A row, where its numbers lie one after the other.
+    pub fn line(self, row: usize) -> &'a [f32] {
+        assert!(self.column == 1, "a row of a transposed matrix");
+        &self.data[row * self.row..][..self.columns]
+    }
+
     /// The transpose, without moving anything.
     pub fn t(self) -> Self {
         Self {

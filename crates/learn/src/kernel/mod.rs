@@ -9,9 +9,10 @@ mod matrix;
 mod rope;
 mod row;
 
-pub use attention::{Block, Causal, Scores, attend};
+pub use attention::{Block, Causal, HeadGradients, Scores, attend, attend_backward};
 pub use matrix::{View, ViewMut, matmul, multiply};
 pub use rope::Rope;
 pub use row::{
-    add, dot, exp_minus_max, log_sum_exp, rms_norm, rms_norm_backward, silu_mul, silu_mul_backward,
+    adamw, add, cross_entropy, dot, exp_minus_max, log_sum_exp, rms_norm, rms_norm_backward,
+    silu_mul, silu_mul_backward, softmax_backward,
 };

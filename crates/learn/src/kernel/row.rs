@@ -214,24 +214,72 @@ widest! {
 widest! {
     /// `ln(sum(e^x))` of a row.
     pub fn log_sum_exp(row: &[f32]) -> f32 {
-        let mut top = [f32::NEG_INFINITY; LANES];
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES {
-                top[i] = if chunk[i] > top[i] { chunk[i] } else { top[i] };
-            }
+        log_sum_exp_here(row)
+    }
+}
+
+#[inline(always)]
+fn log_sum_exp_here(row: &[f32]) -> f32 {
+    let mut top = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            top[i] = if chunk[i] > top[i] { chunk[i] } else { top[i] };
         }
-        let mut most = f32::NEG_INFINITY;
-        for x in top.iter().chain(rest) {
-            most = if *x > most { *x } else { most };
+    }
+    let mut most = f32::NEG_INFINITY;
+    for x in top.iter().chain(rest) {
+        most = if *x > most { *x } else { most };
+    }
+    let sum = sum2(
+        row,
+        row,
+        #[inline(always)]
+        |sum, x, _| sum + exp(x - most),
+    );
+    most + sum.ln()
+}
+
+widest! {
+    /// Replaces a row of scores by its probabilities, `e^(scale * score -
+    /// log_sum)`, and a row of their gradients by those of the scores; `delta`
+    /// is the inner product of output and its gradient (FlashAttention, 2.3).
+    pub fn softmax_backward(scores: &mut [f32], gradients: &mut [f32], scale: f32, log_sum: f32, delta: f32) {
+        for (s, g) in scores.iter_mut().zip(gradients.iter_mut()) {
+            let p = exp(s.mul_add(scale, -log_sum));
+            *s = p;
+            *g = p * (*g - delta) * scale;
         }
-        let sum = sum2(
-            row,
-            row,
-            #[inline(always)]
-            |sum, x, _| sum + exp(x - most),
-        );
-        most + sum.ln()
+    }
+}
+
+widest! {
+    /// The negative log-likelihood of a token, whose row of logits is replaced
+    /// by `weight` times its gradient.
+    pub fn cross_entropy(row: &mut [f32], target: usize, weight: f32) -> f32 {
+        let log_sum = log_sum_exp_here(row);
+        let loss = log_sum - row[target];
+        for x in row.iter_mut() {
+            *x = exp(*x - log_sum) * weight;
+        }
+        row[target] -= weight;
+        loss
+    }
+}
+
+widest! {
+    /// One step of AdamW (arXiv 1711.05101) over a slice: `pull` scales the
+    /// gradient, `decay` is learning rate times weight decay, `rates` are
+    /// learning rate, both betas, their corrections `1 - beta^t`, and epsilon.
+    pub fn adamw(x: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], pull: f32, decay: f32, rates: [f32; 6]) {
+        let [rate, beta1, beta2, correction1, correction2, epsilon] = rates;
+        for (((x, g), m), v) in x.iter_mut().zip(g).zip(m.iter_mut()).zip(v.iter_mut()) {
+            let g = g * pull;
+            *m = beta1 * *m + (1.0 - beta1) * g;
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            let step = (*m / correction1) / ((*v / correction2).sqrt() + epsilon);
+            *x = *x * (1.0 - decay) - rate * step;
+        }
     }
 }
 

@@ -24,6 +24,14 @@ impl Weight {
         }
     }
 
+    /// Its numbers as `f32`.
+    pub fn into_f32(self) -> Vec<f32> {
+        match self {
+            Self::F32(w) => w,
+            Self::Bf16(w) => w.into_iter().map(bf16::to_f32).collect(),
+        }
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match self {
@@ -61,6 +69,17 @@ pub struct Linear {
     pub lora: Option<Lora>,
 }
 
+/// Gradients of a linear layer; `None` for what is not trained.
+#[derive(Debug, Clone, Default)]
+pub struct LinearGradients {
+    /// `[rows, columns]`.
+    pub weight: Option<Vec<f32>>,
+    /// `[rows]`.
+    pub bias: Option<Vec<f32>>,
+    /// Of the low-rank matrices, `[rank, columns]` and `[rows, rank]`.
+    pub lora: Option<(Vec<f32>, Vec<f32>)>,
+}
+
 /// Rows of weights that are unpacked at a time.
 const PIECE: usize = 4096;
 
@@ -71,6 +90,12 @@ const FEW: usize = 8;
 impl Linear {
     /// Its output for `x` of shape `[n, columns]` into `out`, `[n, rows]`.
     pub fn forward(&self, out: &mut [f32], x: &[f32]) {
+        self.forward_keeping(out, x, &mut Vec::new());
+    }
+
+    /// The same, and what lies between the two low-rank matrices, `[n, rank]`,
+    /// into `inner`, for [`Linear::backward`].
+    pub fn forward_keeping(&self, out: &mut [f32], x: &[f32], inner: &mut Vec<f32>) {
         let n = x.len() / self.columns;
         debug_assert_eq!(out.len(), n * self.rows);
         if n == 0 {
@@ -83,10 +108,86 @@ impl Linear {
                 .for_each(|row| add(row, bias));
         }
         if let Some(lora) = &self.lora {
-            let mut inner = vec![0.0; n * lora.rank];
-            lora.down(&mut inner, x, self.columns);
-            lora.up(out, &inner, self.rows);
+            inner.resize(n * lora.rank, 0.0);
+            lora.down(inner, x, self.columns);
+            lora.up(out, inner, self.rows);
         }
+    }
+
+    /// Gradients for that of the output, `dout` `[n, rows]`: adds to those of
+    /// its own numbers that are asked for, and gives that of the input,
+    /// `[n, columns]`, which is added to what stands in `dx` if `keep`.
+    pub fn backward(
+        &self,
+        dx: Option<(&mut [f32], bool)>,
+        dout: &[f32],
+        x: &[f32],
+        inner: &[f32],
+        gradients: &mut LinearGradients,
+    ) {
+        let (n, rows, columns) = (dout.len() / self.rows, self.rows, self.columns);
+        if n == 0 {
+            return;
+        }
+        let dy = View::new(dout, n, rows);
+        let x = View::new(x, n, columns);
+        if let Some(weight) = &mut gradients.weight {
+            matmul(ViewMut::new(weight, rows, columns), 1.0, 1.0, dy.t(), x);
+        }
+        if let Some(bias) = &mut gradients.bias {
+            for row in dout.chunks_exact(rows) {
+                add(bias, row);
+            }
+        }
+        let mut dinner = Vec::new();
+        if let (Some(lora), Some((da, db))) = (&self.lora, &mut gradients.lora) {
+            let (r, scale) = (lora.rank, lora.scale);
+            let inner = View::new(inner, n, r);
+            matmul(ViewMut::new(db, rows, r), 1.0, scale, dy.t(), inner);
+            dinner.resize(n * r, 0.0);
+            let b = View::new(&lora.b, rows, r);
+            matmul(ViewMut::new(&mut dinner, n, r), 0.0, scale, dy, b);
+            let di = View::new(&dinner, n, r);
+            matmul(ViewMut::new(da, r, columns), 1.0, 1.0, di.t(), x);
+        }
+        let Some((dx, keep)) = dx else { return };
+        self.product_transposed(dx, if keep { 1.0 } else { 0.0 }, dout, n);
+        if let Some(lora) = &self.lora
+            && !dinner.is_empty()
+        {
+            let di = View::new(&dinner, n, lora.rank);
+            let a = View::new(&lora.a, lora.rank, columns);
+            matmul(ViewMut::new(dx, n, columns), 1.0, 1.0, di, a);
+        }
+    }
+
+    /// `dx = keep * dx + dout W`.
+    fn product_transposed(&self, dx: &mut [f32], keep: f32, dout: &[f32], n: usize) {
+        let (rows, columns) = (self.rows, self.columns);
+        if let Weight::F32(w) = &self.weight {
+            let out = ViewMut::new(dx, n, columns);
+            let w = View::new(w, rows, columns);
+            return matmul(out, keep, 1.0, View::new(dout, n, rows), w);
+        }
+        let mut unpacked = vec![0.0; PIECE.min(rows) * columns];
+        for start in (0..rows).step_by(PIECE) {
+            let count = PIECE.min(rows - start);
+            let w = self.unpack(start, &mut unpacked[..count * columns]);
+            let dy = View::strided(&dout[start..], n, count, rows);
+            let keep = if start == 0 { keep } else { 1.0 };
+            matmul(ViewMut::new(dx, n, columns), keep, 1.0, dy, w);
+        }
+    }
+
+    /// Rows of the weight from `start` on as `f32`.
+    fn unpack<'a>(&self, start: usize, piece: &'a mut [f32]) -> View<'a> {
+        let columns = self.columns;
+        piece
+            .par_chunks_exact_mut(columns)
+            .with_min_len(32)
+            .enumerate()
+            .for_each(|(i, row)| self.row(start + i, row));
+        View::new(piece, piece.len() / columns, columns)
     }
 
     fn product(&self, out: &mut [f32], x: &[f32], n: usize) {
@@ -107,13 +208,7 @@ impl Linear {
         let mut unpacked = vec![0.0; PIECE.min(rows) * columns];
         for start in (0..rows).step_by(PIECE) {
             let count = PIECE.min(rows - start);
-            let piece = &mut unpacked[..count * columns];
-            piece
-                .par_chunks_exact_mut(columns)
-                .with_min_len(32)
-                .enumerate()
-                .for_each(|(i, row)| self.row(start + i, row));
-            let w = View::new(piece, count, columns);
+            let w = self.unpack(start, &mut unpacked[..count * columns]);
             let part = ViewMut::strided(&mut out[start..], n, count, rows);
             matmul(part, 0.0, 1.0, View::new(x, n, columns), w.t());
         }

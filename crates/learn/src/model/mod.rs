@@ -1,5 +1,6 @@
 //! A model's weights, and how they are read and written.
 
+mod adapter;
 mod gguf;
 mod linear;
 mod tensors;
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub use linear::{Linear, Lora, Weight};
+pub(crate) use adapter::write_safetensors;
+pub use linear::{Linear, LinearGradients, Lora, Weight};
+pub(crate) use tensors::read_state;
 pub use tensors::{Dtype, TensorSource};
 
 use crate::config::Config;

@@ -1,6 +1,6 @@
 //! Where tensors come from: safetensors files, one or in shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -87,7 +87,11 @@ impl Safetensors {
         })
     }
 
-    fn read(path: &Path, into: &mut BTreeMap<String, Place>) -> Result<()> {
+    /// Adds the tensors of a file; gives the notes of its header.
+    fn read(
+        path: &Path,
+        into: &mut BTreeMap<String, Place>,
+    ) -> Result<Option<HashMap<String, String>>> {
         let io = |e| LearnError::io(path, e);
         let mut file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
@@ -122,7 +126,7 @@ impl Safetensors {
             };
             into.insert(name, place);
         }
-        Ok(())
+        Ok(metadata.metadata().clone())
     }
 
     fn bytes(&self, name: &str, shape: &[usize]) -> Result<(Vec<u8>, Stored)> {
@@ -151,6 +155,28 @@ impl Safetensors {
         Ok((bytes, place.info.dtype))
     }
 
+    /// Names of all tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// First dimension of a tensor; 0 for one that is not there.
+    pub(crate) fn rows(&self, name: &str) -> usize {
+        let shape = self.tensors.get(name).map(|p| p.info.shape.as_slice());
+        shape.and_then(<[usize]>::first).copied().unwrap_or(0)
+    }
+
+    /// The file that a tensor is in.
+    pub(crate) fn path_of(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(&self.dir, |p| &p.file.0)
+    }
+
+    /// A tensor's numbers as `f32`.
+    pub(crate) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (bytes, stored) = self.bytes(name, shape)?;
+        self.floats(name, &bytes, stored)
+    }
+
     fn floats(&self, name: &str, bytes: &[u8], stored: Stored) -> Result<Vec<f32>> {
         match stored {
             Stored::F32 => Ok(words(bytes, f32::from_le_bytes)),
@@ -169,6 +195,20 @@ impl Safetensors {
 /// Little-endian words of a byte string.
 fn words<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|b| read(*b)).collect()
+}
+
+/// One safetensors file with the notes of its header.
+///
+/// # Errors
+/// If it cannot be read or is damaged.
+pub(crate) fn read_state(path: &Path) -> Result<(HashMap<String, String>, Safetensors)> {
+    let mut tensors = BTreeMap::new();
+    let notes = Safetensors::read(path, &mut tensors)?;
+    let source = Safetensors {
+        dir: path.to_owned(),
+        tensors,
+    };
+    Ok((notes.unwrap_or_default(), source))
 }
 
 impl TensorSource for Safetensors {

@@ -4,6 +4,7 @@
 mod bad;
 mod engine;
 mod parity;
+mod train;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -23,8 +23,21 @@ fn expected(name: &str) -> (Vec<u32>, Vec<f32>) {
     )
 }
 
+/// Logits of a whole text at once.
+pub fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
+    let mut chunks = [Chunk {
+        tokens: ids,
+        cache: &mut Cache::default(),
+        wanted: Wanted::From(0),
+    }];
+    Runner::default()
+        .run(&model.network, &mut chunks)
+        .unwrap()
+        .remove(0)
+}
+
 #[track_caller]
-fn same(what: &str, got: &[f32], want: &[f32]) {
+pub fn same(what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}");
     let worst = got
         .iter()

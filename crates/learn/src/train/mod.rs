@@ -1,0 +1,14 @@
+//! Fine-tuning: documents, the passes forward and backward, the optimiser and
+//! the loop around them.
+
+mod batch;
+mod gradients;
+mod optimizer;
+mod pass;
+mod trainer;
+
+pub use batch::{Document, Packed, pack};
+pub use gradients::{Gradients, LayerGradients, Slot, Trained};
+pub use optimizer::{AdamW, AdamWOptions, Schedule, norm};
+pub use pass::{Losses, Pass};
+pub use trainer::{StepReport, TrainOptions, Trainer, checkpoints};
