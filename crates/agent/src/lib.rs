@@ -11,4 +11,5 @@ pub mod proxy;
 pub mod rows;
 pub mod scaffold;
 pub mod text_form;
+pub mod verifier;
 pub mod workspace;

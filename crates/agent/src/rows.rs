@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::dialogue::SHOWN;
 use crate::text_form::{self, CallError};
+use crate::verifier::Form;
 
 /// A trajectory with its labels.
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +39,13 @@ pub enum RowError {
 }
 
 /// A message and whether it is learnt.
-struct Said {
-    message: ChatMessage,
+pub(crate) struct Said {
+    pub(crate) message: ChatMessage,
     learnt: bool,
 }
 
 /// Messages without what only we and other agents keep in them.
-fn said(trajectory: &Trajectory) -> Vec<Said> {
+pub(crate) fn said(trajectory: &Trajectory) -> Vec<Said> {
     let mut steps = trajectory.steps.iter();
     let mut learnt = false;
     let chat = trajectory.to_chat().into_iter();
@@ -270,82 +271,15 @@ pub fn preference(
     })))
 }
 
-const JUDGE: &str = "\
-You judge the work of a software engineer who was given an issue of a codebase. You read a log of \
-what was done, and decide whether the issue is resolved by it. Look at four things:
-1. Was the place found where the fault is?
-2. Does the change remove the cause, for all cases that the issue is about?
-3. Was the change tried out, and did that show what it should?
-4. Is everything else left as it was?
-Answer with <judgement>YES</judgement> if the issue is resolved, and with \
-<judgement>NO</judgement> if it is not.";
-
-/// The verifier's prompt: one function for training and scoring, so that the
-/// two cannot differ.
-///
-/// # Errors
-/// If a call cannot be said in text.
-pub fn verifier_prompt(trajectory: &Trajectory) -> Result<Vec<ChatMessage>, RowError> {
-    let log = log(trajectory)?;
-    Ok(vec![
-        ChatMessage::system(JUDGE),
-        ChatMessage::user(format!(
-            "This is the log:\n\n=== INTERACTION LOG ===\n{log}\n=== END INTERACTION ===\n\n\
-             Is the issue resolved?"
-        )),
-    ])
-}
-
-/// The verifier's answer up to where it decides; the next token is `YES` or
-/// `NO`, and scored exactly as it was trained.
-pub const VERDICT: &str = "<judgement>";
-
-/// `{"messages", "resolved"}`: the prompt, and the answer that is true.
-///
-/// # Errors
-/// As [`verifier_prompt`].
-pub fn verifier(of: &Labelled<'_>) -> Result<Value, RowError> {
-    let mut messages = verifier_prompt(of.trajectory)?;
-    let word = if of.resolved { "YES" } else { "NO" };
-    messages.push(ChatMessage::assistant(format!(
-        "{VERDICT}{word}</judgement>"
-    )));
-    Ok(json!({"messages": messages, "resolved": of.resolved, "instance_id": of.instance_id}))
-}
-
-/// A trajectory as one text (SWE-GYM section 4).
-fn log(trajectory: &Trajectory) -> Result<String, RowError> {
-    let line = "-".repeat(100);
-    let mut out = String::new();
-    let mut all: Vec<ChatMessage> = Vec::new();
-    for said in said(trajectory) {
-        match all.last_mut() {
-            Some(last) if last.role == Role::User && said.message.role == Role::User => {
-                *last = ChatMessage::user(format!("{}\n{}", last.text(), said.message.text()));
-            }
-            _ => all.push(said.message),
-        }
-    }
-    let system = matches!(all.first(), Some(m) if m.role == Role::System);
-    if system {
-        out += &format!("*** System message ***\n{}\n", all.remove(0).text());
-    }
-    for (index, message) in all.iter().enumerate() {
-        let role = match message.role {
-            Role::System | Role::Developer => "SYSTEM",
-            Role::User => "USER",
-            Role::Assistant => "ASSISTANT",
-            Role::Tool => "TOOL EXECUTION RESULT",
-        };
-        let turn = index / 2 + 1;
-        out += &format!("{line}\n*** Turn {turn} - {role} ***\n{}\n", message.text());
-        for (n, call) in message.tool_calls.iter().enumerate() {
-            let call = text_form::render_call(call)?;
-            out += &format!("\n### Tool Call {}\n{call}\n", n + 1);
-        }
-    }
-    out += &line;
-    Ok(out)
+/// `{"messages", "resolved", "form"}`: a verifier's prompt, and the answer
+/// that is true.
+pub fn verifier(prompt: &[ChatMessage], form: Form, instance_id: &str, resolved: bool) -> Value {
+    let [yes, no] = form.answers();
+    let mut messages = prompt.to_vec();
+    messages.push(ChatMessage::assistant(if resolved { yes } else { no }));
+    json!({
+        "messages": messages, "resolved": resolved, "form": form, "instance_id": instance_id,
+    })
 }
 
 /// Token-exact rows: `{"prompt_token_ids", "completion_token_ids",
@@ -523,7 +457,13 @@ mod tests {
     #[test]
     fn the_verifier_reads_one_text() {
         let trajectory = trajectory();
-        let row = verifier(&labelled(&trajectory)).unwrap();
+        let attempt = crate::verifier::Attempt {
+            trajectory: &trajectory,
+            issue: "",
+            excerpts: &[],
+        };
+        let prompt = crate::verifier::prompt::<RowError>(Form::Log, &attempt, &mut |_| Ok(true));
+        let row = verifier(&prompt.unwrap().unwrap().messages, Form::Log, "i", true);
         insta::assert_snapshot!(row["messages"][1]["content"].as_str().unwrap());
         assert_eq!(row["messages"][2]["content"], "<judgement>YES</judgement>");
     }

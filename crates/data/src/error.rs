@@ -60,7 +60,7 @@ pub enum DataError {
         what: String,
     },
     /// The hub, or the way there.
-    #[error("hub dataset {name}: {problem}")]
+    #[error("hub {name}: {problem}")]
     Hub {
         /// As the user named it.
         name: String,

@@ -129,6 +129,55 @@ impl Hub {
     /// # Errors
     /// If the hub has no such dataset or split, or cannot be reached.
     pub fn fetch(&self, name: &HubName) -> Result<Vec<PathBuf>> {
+        self.fetch_files(RepoType::Dataset, name, &|files| split_files(name, files))
+    }
+
+    /// The folder of a model, with its weights as safetensors, its tokenizer
+    /// and its chat template, fetched where the cache lacks them.
+    ///
+    /// # Errors
+    /// If the hub has no such model, it has no safetensors, or the hub cannot
+    /// be reached.
+    pub fn fetch_model(&self, name: &HubName) -> Result<PathBuf> {
+        let files = self.fetch_files(RepoType::Model, name, &|files| {
+            let wanted = |file: &&str| MODEL_FILES.contains(file) || file.ends_with(".safetensors");
+            let top = files
+                .iter()
+                .map(String::as_str)
+                .filter(|f| !f.contains('/'));
+            let wanted: Vec<&str> = top.filter(wanted).collect();
+            let has = |end: &str| wanted.iter().any(|f| f.ends_with(end));
+            match has(".safetensors") && has("config.json") {
+                true => Ok(wanted),
+                false => Err(DataError::Hub {
+                    name: name.to_string(),
+                    problem: "holds no config.json with *.safetensors; only such models are read"
+                        .into(),
+                }),
+            }
+        })?;
+        let first = files.first().and_then(|f| f.parent());
+        Ok(first.expect("at least the weights").to_owned())
+    }
+
+    /// The folder of a model that is wholly in the cache; `None` without.
+    pub fn cached_model(&self, name: &HubName) -> Option<PathBuf> {
+        let folder = self.folder(RepoType::Model, name);
+        let reference = folder.join("refs").join(name.revision());
+        let sha = match std::fs::read_to_string(reference) {
+            Ok(sha) => sha.trim().to_owned(),
+            Err(_) => name.revision().to_owned(),
+        };
+        let snapshot = folder.join("snapshots").join(sha);
+        snapshot.join("config.json").is_file().then_some(snapshot)
+    }
+
+    fn fetch_files(
+        &self,
+        kind: RepoType,
+        name: &HubName,
+        wanted: &dyn for<'a> Fn(&'a [String]) -> Result<Vec<&'a str>>,
+    ) -> Result<Vec<PathBuf>> {
         let api = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
             .with_endpoint(self.endpoint.clone())
             .with_token(self.token.clone())
@@ -136,29 +185,34 @@ impl Hub {
             .with_retries(RETRIES)
             .build()
             .map_err(|e| self.error(name, &e))?;
-        let repo = self.repo(name, name.revision());
-        let (sha, files) = match api.repo(repo).info() {
+        let repo =
+            |revision: &str| Repo::with_revision(name.repo.clone(), kind, revision.to_owned());
+        let (sha, files) = match api.repo(repo(name.revision())).info() {
             Ok(info) => {
                 let files = info.siblings.into_iter().map(|s| s.rfilename).collect();
-                self.remember(name, &info.sha, files)?
+                self.remember(kind, name, &info.sha, files)?
             }
-            Err(e) => self.recall(name).ok_or_else(|| self.error(name, &e))?,
+            Err(e) => self
+                .recall(kind, name)
+                .ok_or_else(|| self.error(name, &e))?,
         };
         // One commit for all files, even if the branch moves meanwhile.
-        let pinned = api.repo(self.repo(name, &sha));
-        let wanted = split_files(name, &files)?;
-        wanted
+        let pinned = api.repo(repo(&sha));
+        let snapshot = self.folder(kind, name).join("snapshots").join(&sha);
+        wanted(&files)?
             .into_iter()
-            .map(|file| self.fetch_file(name, &pinned, &sha, file))
+            .map(|file| self.fetch_file(name, &pinned, &snapshot, file))
             .collect()
     }
 
-    fn repo(&self, name: &HubName, revision: &str) -> Repo {
-        Repo::with_revision(name.repo.clone(), RepoType::Dataset, revision.to_owned())
-    }
-
-    fn fetch_file(&self, name: &HubName, repo: &ApiRepo, sha: &str, file: &str) -> Result<PathBuf> {
-        let cached = self.folder(name).join("snapshots").join(sha).join(file);
+    fn fetch_file(
+        &self,
+        name: &HubName,
+        repo: &ApiRepo,
+        snapshot: &Path,
+        file: &str,
+    ) -> Result<PathBuf> {
+        let cached = snapshot.join(file);
         if cached.is_file() {
             return Ok(cached);
         }
@@ -171,22 +225,25 @@ impl Hub {
         })
     }
 
-    /// The cache folder of a dataset.
-    fn folder(&self, name: &HubName) -> PathBuf {
-        let repo = Repo::new(name.repo.clone(), RepoType::Dataset);
+    /// The cache folder of a dataset or model.
+    fn folder(&self, kind: RepoType, name: &HubName) -> PathBuf {
+        let repo = Repo::new(name.repo.clone(), kind);
         self.cache.join(repo.folder_name())
     }
 
-    fn listing_path(&self, name: &HubName, sha: &str) -> PathBuf {
-        self.folder(name).join("swegym").join(format!("{sha}.json"))
+    fn listing_path(&self, kind: RepoType, name: &HubName, sha: &str) -> PathBuf {
+        self.folder(kind, name)
+            .join("swegym")
+            .join(format!("{sha}.json"))
     }
 
-    fn ref_path(&self, name: &HubName) -> PathBuf {
-        self.folder(name).join("refs").join(name.revision())
+    fn ref_path(&self, kind: RepoType, name: &HubName) -> PathBuf {
+        self.folder(kind, name).join("refs").join(name.revision())
     }
 
     fn remember(
         &self,
+        kind: RepoType,
         name: &HubName,
         sha: &str,
         files: Vec<String>,
@@ -198,19 +255,19 @@ impl Hub {
             });
         }
         let listing = Listing { files };
-        atomic::write_json(&self.listing_path(name, sha), &listing)?;
-        atomic::write(&self.ref_path(name), sha.as_bytes())?;
+        atomic::write_json(&self.listing_path(kind, name, sha), &listing)?;
+        atomic::write(&self.ref_path(kind, name), sha.as_bytes())?;
         Ok((sha.to_owned(), listing.files))
     }
 
     /// What the last visit to the hub saw.
-    fn recall(&self, name: &HubName) -> Option<(String, Vec<String>)> {
-        let sha = match std::fs::read_to_string(self.ref_path(name)) {
+    fn recall(&self, kind: RepoType, name: &HubName) -> Option<(String, Vec<String>)> {
+        let sha = match std::fs::read_to_string(self.ref_path(kind, name)) {
             Ok(sha) => sha.trim().to_owned(),
             // A commit names itself.
             Err(_) => name.revision().to_owned(),
         };
-        let text = std::fs::read(self.listing_path(name, &sha)).ok()?;
+        let text = std::fs::read(self.listing_path(kind, name, &sha)).ok()?;
         let listing: Listing = serde_json::from_slice(&text).ok()?;
         Some((sha, listing.files))
     }
@@ -225,9 +282,9 @@ impl Hub {
             _ => None,
         };
         let problem = match status {
-            Some(404) => format!("{endpoint} has no such dataset or revision; check the name"),
+            Some(404) => format!("{endpoint} has no such repository or revision; check the name"),
             Some(401 | 403) => format!(
-                "{endpoint} refuses access (or has no such dataset); check the name, or set HF_TOKEN"
+                "{endpoint} refuses access (or has no such repository); check the name, or set HF_TOKEN"
             ),
             Some(status) => format!("{endpoint} answers with status {status}; try again later"),
             None => format!(
@@ -240,6 +297,16 @@ impl Hub {
         }
     }
 }
+
+/// Files of a model beside its weights.
+const MODEL_FILES: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+];
 
 /// Ends of the names of data files, best first.
 const DATA_ENDS: [&str; 4] = [".parquet", ".jsonl", ".jsonl.gz", ".json"];

@@ -13,6 +13,7 @@ mod ids;
 mod metrics;
 mod parse;
 mod report;
+pub mod scores;
 mod signs;
 mod strict;
 mod twin;

@@ -65,6 +65,14 @@ pub enum LearnError {
         /// Positions that there are.
         context: usize,
     },
+    /// A row of training data that cannot be learnt from.
+    #[error("{row} {problem}")]
+    Row {
+        /// Which row, as a phrase that begins the message.
+        row: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Loss or gradient of a step is not a number.
     #[error(
         "step {step}: the loss or its gradient is not a number; rows of the step: {}; a lower learning rate, or a look at these rows, may help",

@@ -10,8 +10,10 @@ pub mod error;
 pub mod infer;
 pub mod kernel;
 pub mod model;
+pub mod speed;
 pub mod template;
 pub mod tokenizer;
 pub mod train;
+pub mod verifier;
 
 pub use error::{LearnError, Result};

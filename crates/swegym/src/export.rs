@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 use swegym_agent::rows::{self, Labelled, RowError};
+use swegym_agent::verifier::Form;
 use swegym_core::{Prediction, Trajectory};
 use swegym_data::trajectory::{self, TrajectoryStats};
 
 use crate::environment::file_name;
 use crate::rollout::runs::Run;
-use crate::{Error, tasks};
+use crate::{Error, tasks, verify};
 
 /// A trajectory with what is known about it.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Record {
     pub patch: Option<String>,
     /// How it ended, in a word.
     pub end: Option<String>,
+    /// The run or file that it is from.
+    pub source: Option<String>,
 }
 
 /// What a trajectory becomes.
@@ -89,7 +92,9 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Record>, Error> {
     let mut taken = BTreeSet::new();
     let mut records = Vec::new();
     for path in paths {
+        let source = path.file_name().map(|n| n.to_string_lossy().into_owned());
         for mut record in read_one(path)? {
+            record.source.clone_from(&source);
             while !taken.insert((record.instance_id.clone(), record.sample)) {
                 record.sample += 1;
             }
@@ -113,6 +118,7 @@ fn read_one(path: &Path) -> Result<Vec<Record>, Error> {
                 resolved: imported.resolved,
                 end: imported.exit_status.clone(),
                 patch: imported.patch.clone(),
+                source: None,
                 trajectory: imported.trajectory,
             })
         })
@@ -141,6 +147,7 @@ fn of_run(run: &Run) -> Result<Vec<Record>, Error> {
                 resolved: graded.map(|row| row.resolved),
                 patch: prediction.model_patch,
                 end: Some(entry.episode.end.name().to_owned()),
+                source: None,
             })
         })
         .collect()
@@ -221,7 +228,13 @@ fn rows_of(
             Target::Text => one(rows::text(&labelled)),
             Target::ShareGpt => one(rows::sharegpt(&labelled)),
             Target::Kto => one(rows::kto(&labelled)),
-            Target::Verifier => one(rows::verifier(&labelled)),
+            Target::Verifier => match verify::row(record, Form::Log, None) {
+                Ok((row, _)) => Ok(vec![row]),
+                Err(why) => {
+                    leave(why);
+                    continue;
+                }
+            },
             Target::Tokens => rows::tokens(&labelled),
             Target::Preference | Target::Mini | Target::Harbor => unreachable!("not rows"),
         };

@@ -1,6 +1,5 @@
 //! A model that this program runs itself, asked as any other (`local:PATH`).
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -9,9 +8,9 @@ use swegym_agent::model::{Finish, Model, ModelError, Reply, Request, Tokens, Usa
 use swegym_core::ChatMessage;
 use swegym_learn::LearnError;
 use swegym_learn::infer::{Answer, Ask, Engine, EngineOptions, Finish as Ended, Sampling};
-use swegym_learn::model::{Dtype, Model as Checkpoint};
 
-use crate::Error;
+use crate::home::Home;
+use crate::{Error, models};
 
 /// A checkpoint with its engine.
 #[derive(Debug)]
@@ -23,18 +22,15 @@ pub struct Local {
 }
 
 impl Local {
-    /// Reads a checkpoint and starts its engine.
+    /// Reads a model by its name, as [`models::open`], and starts its engine.
     ///
     /// # Errors
     /// If it cannot be read, or holds no chat template.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let hint =
-            "name a folder with config.json, *.safetensors and tokenizer.json, or a .gguf file";
-        let model = Checkpoint::read(path, Dtype::Stored)
-            .map_err(|e| Error::input(format!("--model: {e}"), hint))?;
+    pub fn open(home: &Home, name: &str) -> Result<Self, Error> {
+        let model = models::open(home, name, &mut |_| ())?;
         if model.template.is_none() {
             return Err(Error::input(
-                format!("--model: {} has no chat template", path.display()),
+                format!("{name} has no chat template"),
                 "put chat_template.jinja beside its config.json",
             ));
         }

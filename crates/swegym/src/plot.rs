@@ -3,6 +3,8 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use swegym_grade::scores::Bin;
+
 use crate::Error;
 
 /// Width of a plot, pixels.
@@ -54,6 +56,102 @@ pub fn bars(title: &str, values: &[(String, usize)]) -> Result<String, Error> {
         root.present().map_err(Error::bug)?;
     }
     Ok(svg)
+}
+
+/// Colours of series, told apart by people who see few colours too.
+const SERIES: [RGBColor; 6] = [
+    RGBColor(0x4c, 0x78, 0xa8),
+    RGBColor(0xf5, 0x85, 0x18),
+    RGBColor(0x54, 0xa2, 0x4b),
+    RGBColor(0xe4, 0x57, 0x56),
+    RGBColor(0x72, 0xb7, 0xb2),
+    RGBColor(0xb2, 0x79, 0xa2),
+];
+
+/// Points by the name of their series.
+pub type Series = (String, Vec<(f64, f64)>);
+
+/// Lines over a common axis, each with its name; series without points are
+/// left out, and those of few points show them.
+///
+/// # Errors
+/// If the plotting library fails, which is a fault of ours.
+pub fn lines(title: &str, x: &str, y: &str, series: &[Series]) -> Result<String, Error> {
+    let points = || {
+        series
+            .iter()
+            .flat_map(|s| &s.1)
+            .filter(|p| p.0.is_finite() && p.1.is_finite())
+    };
+    let range = |of: &dyn Fn(&(f64, f64)) -> f64| {
+        let low = points().map(of).fold(f64::INFINITY, f64::min);
+        let high = points().map(of).fold(f64::NEG_INFINITY, f64::max);
+        match (low.is_finite(), (high - low).abs() < 1e-12) {
+            (false, _) => (0.0, 1.0),
+            (true, true) => (low - 0.5, high + 0.5),
+            (true, false) => (low, high),
+        }
+    };
+    let (x_range, y_range) = (range(&|p| p.0), range(&|p| p.1));
+    let room = (y_range.1 - y_range.0) * 0.06;
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (WIDTH, 420)).into_drawing_area();
+        root.fill(&WHITE).map_err(Error::bug)?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 18).into_font().color(&INK))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x_range.0..x_range.1, y_range.0 - room..y_range.1 + room)
+            .map_err(Error::bug)?;
+        chart
+            .configure_mesh()
+            .x_desc(x)
+            .y_desc(y)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(INK.mix(0.12))
+            .axis_style(INK.mix(0.6))
+            .label_style(("sans-serif", 13).into_font().color(&INK))
+            .draw()
+            .map_err(Error::bug)?;
+        let shown = series.iter().filter(|s| !s.1.is_empty());
+        for ((name, points), color) in shown.zip(SERIES.iter().cycle()) {
+            let style = color.stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(points.iter().copied(), style))
+                .map_err(Error::bug)?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            if points.len() <= 20 {
+                let dots = points.iter().map(|p| Circle::new(*p, 3, color.filled()));
+                chart.draw_series(dots).map_err(Error::bug)?;
+            }
+        }
+        chart
+            .configure_series_labels()
+            .background_style(WHITE.mix(0.85))
+            .border_style(INK.mix(0.2))
+            .label_font(("sans-serif", 13).into_font().color(&INK))
+            .draw()
+            .map_err(Error::bug)?;
+        root.present().map_err(Error::bug)?;
+    }
+    Ok(svg)
+}
+
+/// How probabilities come true: the mean of each bin against what was
+/// observed, beside the line of perfect calibration.
+///
+/// # Errors
+/// If the plotting library fails, which is a fault of ours.
+pub fn reliability(title: &str, bins: &[Bin]) -> Result<String, Error> {
+    let observed = bins.iter().map(|b| (b.predicted, b.observed)).collect();
+    let series = [
+        ("perfect".to_owned(), vec![(0.0, 0.0), (1.0, 1.0)]),
+        ("observed".to_owned(), observed),
+    ];
+    lines(title, "predicted probability", "share resolved", &series)
 }
 
 /// A name that fits left of the bars.

@@ -6,7 +6,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+mod learn;
 mod rollout;
+mod train;
+
+pub use learn::{
+    DtypeKind, FormKind, HandOverArgs, ModelForm, ModelsCommand, PartArgs, PartBy, RowsKind,
+    ScoreArgs, SplitPart, TrainerKind,
+};
+pub use train::{ScheduleKind, TrainArgs, TrainKind};
 
 pub use rollout::{
     DialectKind, ExportArgs, ExportTarget, RolloutArgs, RunsCommand, TrajectoriesCommand,
@@ -100,6 +108,16 @@ pub enum Command {
     /// things of them
     #[command(subcommand)]
     Trajectories(TrajectoriesCommand),
+    /// Look at, fetch and write models that this program runs
+    #[command(subcommand)]
+    Models(ModelsCommand),
+    /// Make training rows of runs, for `train` or another trainer
+    Export(Box<HandOverArgs>),
+    /// Fine-tune a model: a policy on what resolved, a verifier on what did
+    /// and did not
+    Train(Box<TrainArgs>),
+    /// Score attempts by how likely they resolved their issue
+    Score(ScoreArgs),
     /// Grade predictions
     Evaluate(EvaluateArgs),
     /// Read the logs of test runs

@@ -6,11 +6,15 @@ pub mod demo;
 pub mod doctor;
 pub mod env;
 pub mod evaluate;
+pub mod hand_over;
 pub mod logs;
+pub mod models;
 pub mod rollout;
 pub mod runs;
+pub mod score;
 pub mod synth;
 pub mod tasks;
+pub mod train;
 pub mod trajectories;
 pub mod validate;
 
@@ -18,13 +22,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use swegym::curate::Part;
 use swegym::dispatch::Cancel;
 use swegym::home::Home;
 use swegym::{Error, grade};
 use swegym_core::{Backend, Instance};
 use swegym_sandbox::{ContainerBackend, NativeBackend};
 
-use crate::args::{BackendKind, Global, RunArgs};
+use crate::args::{BackendKind, Global, PartArgs, PartBy, RunArgs, SplitPart};
 use crate::ui::{DIM, Ui};
 
 /// The folder for caches.
@@ -85,6 +90,17 @@ pub fn cancel_on_ctrl_c() -> Cancel {
 pub fn run_dir(args: &RunArgs) -> PathBuf {
     let default = || PathBuf::from("runs").join(&args.run_id);
     args.out.clone().unwrap_or_else(default)
+}
+
+/// The part of the attempts that a command reads; `None` for all.
+pub fn part(args: &PartArgs) -> Option<Part> {
+    let part = args.split?;
+    Some(Part {
+        by_repository: args.split_by == PartBy::Repository,
+        share: args.split_share,
+        seed: args.split_seed,
+        first: part == SplitPart::Train,
+    })
 }
 
 /// How a run grades.

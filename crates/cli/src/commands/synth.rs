@@ -27,7 +27,7 @@ pub fn run(ui: &Ui, global: &Global, args: SynthArgs) -> Result<u8, Error> {
     let rewriter = match &args.model {
         None => None,
         Some(model) => Some(Rewriter {
-            model: ModelSpec::parse(model)?.open_shared(None, HttpOptions::default())?,
+            model: ModelSpec::parse(model)?.open_shared(&home, None, HttpOptions::default())?,
             sampling: Sampling {
                 temperature: args.temperature,
                 seed: Some(args.seed),

@@ -5,6 +5,7 @@ mod collecting;
 mod datasets;
 mod git;
 mod kills;
+mod learning;
 mod provider;
 mod rollout;
 mod support;
@@ -18,6 +19,7 @@ fn main() {
     trials.extend(collecting::trials());
     trials.extend(git::trials());
     trials.extend(kills::trials());
+    trials.extend(learning::trials());
     trials.extend(rollout::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

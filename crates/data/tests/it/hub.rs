@@ -245,12 +245,12 @@ fn errors_say_what_to_do() {
     let error = |text: &str| hub.fetch(&name(text)).expect_err(text).to_string();
     assert_eq!(
         error("acme/tasks"),
-        "hub dataset acme/tasks: choose one of its splits as acme/tasks:SPLIT (a, b)"
+        "hub acme/tasks: choose one of its splits as acme/tasks:SPLIT (a, b)"
     );
     assert_eq!(
         error("acme/other"),
         format!(
-            "hub dataset acme/other: {} has no such dataset or revision; check the name",
+            "hub acme/other: {} has no such repository or revision; check the name",
             server.endpoint
         )
     );

@@ -2,14 +2,14 @@
 //! `adapter_model.safetensors`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use safetensors::tensor::{Dtype as Stored, TensorView};
 use serde_json::{Value, json};
 
 use super::tensors::Safetensors;
+use super::write::{Tensor, write_safetensors};
 use super::{LINEARS, Linear, Lora, Network, Weight, read_json};
 use crate::error::{LearnError, Result};
 use crate::kernel::{View, ViewMut, matmul};
@@ -173,16 +173,14 @@ impl Network {
                 ("B", [linear.rows, lora.rank], &lora.b),
             ];
             for (side, shape, numbers) in sides {
-                views.insert(
-                    format!("{PREFIX}{name}.lora_{side}.weight"),
-                    (shape, numbers.as_slice()),
-                );
+                let tensor = Tensor::f32(&shape, numbers);
+                views.insert(format!("{PREFIX}{name}.lora_{side}.weight"), tensor);
             }
         }
         std::fs::create_dir_all(dir).map_err(|e| LearnError::io(dir, e))?;
         write_safetensors(
             &dir.join(WEIGHTS),
-            &views,
+            views,
             HashMap::from([("format".into(), "pt".into())]),
         )?;
         let text = serde_json::to_string_pretty(&config).unwrap_or_default() + "\n";
@@ -196,45 +194,6 @@ impl Lora {
     fn alpha(&self) -> f32 {
         self.scale * self.rank as f32
     }
-}
-
-/// Matrices of `f32` by name, their shapes beside them, as one safetensors
-/// file: first under another name, so that there is never half a file.
-///
-/// # Errors
-/// If it cannot be written; nothing is left of it then.
-pub(crate) fn write_safetensors(
-    path: &Path,
-    tensors: &BTreeMap<String, ([usize; 2], &[f32])>,
-    notes: HashMap<String, String>,
-) -> Result<()> {
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, (shape, numbers)) in tensors {
-        // Vectors are kept as such.
-        let shape = match shape {
-            [1, n] => vec![*n],
-            both => both.to_vec(),
-        };
-        let bytes = bytemuck::cast_slice(numbers);
-        let view = TensorView::new(Stored::F32, shape, bytes)
-            .map_err(|e| LearnError::tensor(path, name, e))?;
-        views.push((name.as_str(), view));
-    }
-    let hidden = hidden_name(path);
-    let written = safetensors::serialize_to_file(views, Some(notes), &hidden)
-        .map_err(|e| std::io::Error::other(e.to_string()))
-        .and_then(|()| std::fs::File::open(&hidden)?.sync_all())
-        .and_then(|()| std::fs::rename(&hidden, path));
-    written.map_err(|e| {
-        // What is left of it would only fill the disk.
-        let _ = std::fs::remove_file(&hidden);
-        LearnError::io(path, e)
-    })
-}
-
-fn hidden_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.part"))
 }
 
 /// What matters of `adapter_config.json`.

@@ -4,15 +4,16 @@ mod adapter;
 mod gguf;
 mod linear;
 mod tensors;
+mod write;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub(crate) use adapter::write_safetensors;
 pub use linear::{Linear, LinearGradients, Lora, Weight};
 pub(crate) use tensors::read_state;
 pub use tensors::{Dtype, TensorSource};
+pub(crate) use write::{Tensor, write_safetensors};
 
 use crate::config::Config;
 use crate::error::{LearnError, Result};

@@ -12,7 +12,7 @@ use super::gradients::{Gradients, Trained};
 use super::optimizer::{AdamW, AdamWOptions, Schedule, norm};
 use super::pass::Pass;
 use crate::error::{LearnError, Result};
-use crate::model::{Network, read_state, write_safetensors};
+use crate::model::{Network, Tensor, read_state, write_safetensors};
 
 /// How a network is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -268,14 +268,13 @@ impl<'a> Trainer<'a> {
         let slots = self.gradients.slots(self.network);
         let mut tensors = BTreeMap::new();
         for (slot, (m, v)) in slots.iter().zip(&self.optimizer.moments) {
-            tensors.insert(
-                format!("parameter.{}", slot.name),
-                (slot.shape, &*slot.parameter),
-            );
-            tensors.insert(format!("first.{}", slot.name), (slot.shape, m.as_slice()));
-            tensors.insert(format!("second.{}", slot.name), (slot.shape, v.as_slice()));
+            let shape = dimensions(slot.shape);
+            for (kind, numbers) in [("parameter", &*slot.parameter), ("first", m), ("second", v)] {
+                let tensor = Tensor::f32(&shape, numbers);
+                tensors.insert(format!("{kind}.{}", slot.name), tensor);
+            }
         }
-        write_safetensors(path, &tensors, HashMap::from([(STATE.into(), note)]))
+        write_safetensors(path, tensors, HashMap::from([(STATE.into(), note)]))
     }
 
     /// Goes on where a checkpoint was written.
@@ -297,10 +296,7 @@ impl<'a> Trainer<'a> {
         }
         let mut slots = self.gradients.slots(self.network);
         for (slot, (m, v)) in slots.iter_mut().zip(&mut self.optimizer.moments) {
-            let shape = match slot.shape {
-                [1, n] => vec![n],
-                both => both.to_vec(),
-            };
+            let shape = dimensions(slot.shape);
             let read = |kind: &str| source.numbers(&format!("{kind}.{}", slot.name), &shape);
             let (x, first, second) = (read("parameter")?, read("first")?, read("second")?);
             slot.parameter.copy_from_slice(&x);
@@ -309,6 +305,14 @@ impl<'a> Trainer<'a> {
         }
         self.optimizer.steps = state.step;
         Ok(())
+    }
+}
+
+/// A tensor's dimensions; vectors have one.
+fn dimensions(shape: [usize; 2]) -> Vec<usize> {
+    match shape {
+        [1, n] => vec![n],
+        both => both.to_vec(),
     }
 }
 

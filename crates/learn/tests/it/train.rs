@@ -166,6 +166,39 @@ fn packed_documents_do_not_see_each_other() {
     }
 }
 
+/// A model that is written is the same when it is read.
+#[test]
+fn models_are_written_as_they_are_read() {
+    for (name, dtype) in [
+        ("llama", Dtype::F32),
+        ("qwen2", Dtype::F32),
+        ("qwen3", Dtype::Stored),
+    ] {
+        let model = Model::read(&fixtures().join(name), dtype).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join(name);
+        model.write(&dir, Dtype::Stored).unwrap();
+        let again = Model::read(&dir, Dtype::Stored).unwrap();
+        assert_eq!(again.network.config, model.network.config, "{name}");
+        let ids = ids(name);
+        let (a, b) = (
+            crate::parity::logits(&model, &ids),
+            crate::parity::logits(&again, &ids),
+        );
+        assert_eq!(a, b, "{name}");
+        let chat = [swegym_core::ChatMessage::user("Hello")];
+        let render = |m: &Model| {
+            m.template
+                .as_ref()
+                .unwrap()
+                .render(&chat, &[], true)
+                .unwrap()
+        };
+        assert_eq!(render(&model), render(&again));
+        assert_eq!(model.tokenizer.json(), again.tokenizer.json());
+    }
+}
+
 fn options() -> TrainOptions {
     TrainOptions {
         rate: 2e-2,

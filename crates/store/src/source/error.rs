@@ -108,6 +108,14 @@ pub enum SourceError {
         /// Some versions that have one.
         versions: String,
     },
+    /// The project has no such wheel.
+    #[error("{requirement}: no wheel for any platform on {index}")]
+    NoWheel {
+        /// What was asked for.
+        requirement: String,
+        /// The index.
+        index: String,
+    },
     /// The archive is not the one that was meant.
     #[error("{file}: sha256 is {found}, expected {expected}")]
     WrongHash {

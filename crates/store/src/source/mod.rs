@@ -13,6 +13,7 @@ mod mirror;
 mod registry;
 mod sdist;
 mod unpack;
+mod wheel;
 
 pub use error::SourceError;
 pub use export::{Exported, Submodule};
@@ -21,5 +22,5 @@ pub use leaks::leaks;
 pub use log::{Change, Diff};
 pub use mirror::{Mirrors, Repo};
 pub use registry::Registry;
-pub use sdist::{Archive, Release, Requirement};
+pub use sdist::{Archive, Release, Requirement, hash};
 pub use unpack::{LineEnds, UnpackLimits, unpack};

@@ -167,7 +167,7 @@ impl Registry {
         }
     }
 
-    fn cached(&self, sha256: &str) -> Option<Archive> {
+    pub(super) fn cached(&self, sha256: &str) -> Option<Archive> {
         let path = fs::read_dir(self.cache().join(sha256))
             .ok()?
             .flatten()
@@ -180,7 +180,11 @@ impl Registry {
         })
     }
 
-    fn download(&self, link: &Link, expected: Option<&str>) -> Result<Archive, SourceError> {
+    pub(super) fn download(
+        &self,
+        link: &Link,
+        expected: Option<&str>,
+    ) -> Result<Archive, SourceError> {
         let cache = self.cache();
         fs::create_dir_all(cache).at("create", cache)?;
         let temp = tempfile::Builder::new()
@@ -246,7 +250,11 @@ fn newest(sdists: &[(Version, Link)]) -> String {
     text.join(", ")
 }
 
-fn hash(path: &Path) -> Result<String, SourceError> {
+/// SHA-256 of a file, 64 hex digits.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn hash(path: &Path) -> Result<String, SourceError> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).at("open", path)?;
     let mut buffer = vec![0; 1 << 16];

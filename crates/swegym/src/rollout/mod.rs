@@ -162,7 +162,7 @@ pub fn run(
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     distinct(&plan.instances)?;
-    let models = plan.model.open(plan.prices, plan.http.clone())?;
+    let models = plan.model.open(home, plan.prices, plan.http.clone())?;
     let run = OpenRun::open(&plan.dir, &manifest(&plan))?;
     let command = match &plan.agent {
         AgentSpec::Command(agent) => {

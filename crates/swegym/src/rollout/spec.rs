@@ -16,8 +16,9 @@ use swegym_data::patch::Tree;
 use super::command::CommandAgent;
 use super::gold;
 use super::runs::Run;
-use crate::Error;
+use crate::home::Home;
 use crate::local::Local;
+use crate::{Error, models};
 
 /// An agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +125,9 @@ pub enum ModelSpec {
         /// Base URL.
         url: String,
     },
-    /// `local:PATH`: a checkpoint that this program runs.
-    Local(PathBuf),
+    /// `local:MODEL`: a model that this program runs, by a name or path of
+    /// [`crate::models::open`].
+    Local(String),
     /// `scripted:FILE`: says the lines of a file.
     Scripted(PathBuf),
     /// `replay:RUN`: says what the model of an earlier run said.
@@ -141,7 +143,7 @@ impl fmt::Display for ModelSpec {
         match self {
             Self::OpenAi { name, url } => write!(f, "openai:{name}@{url}"),
             Self::Anthropic { name, url } => write!(f, "anthropic:{name}@{url}"),
-            Self::Local(path) => write!(f, "local:{}", path.display()),
+            Self::Local(model) => write!(f, "local:{model}"),
             Self::Scripted(path) => write!(f, "scripted:{}", path.display()),
             Self::Replay(path) => write!(f, "replay:{}", path.display()),
             Self::Gold => f.write_str("gold"),
@@ -150,7 +152,7 @@ impl fmt::Display for ModelSpec {
     }
 }
 
-const KINDS: &str = "use openai:NAME@URL, anthropic:NAME, local:PATH, scripted:FILE, replay:RUN, patches:FILE or gold";
+const KINDS: &str = "use openai:NAME@URL, anthropic:NAME, local:MODEL, scripted:FILE, replay:RUN, patches:FILE or gold";
 
 impl ModelSpec {
     /// Reads a model's name.
@@ -205,7 +207,7 @@ impl ModelSpec {
         };
         match self {
             Self::OpenAi { name, .. } | Self::Anthropic { name, .. } => name.clone(),
-            Self::Local(path) => stem(path),
+            Self::Local(model) => models::short_name(model),
             Self::Scripted(path) => format!("scripted-{}", stem(path)),
             Self::Replay(path) => format!("replay-{}", stem(path)),
             Self::Patches(path) => format!("patches-{}", stem(path)),
@@ -224,15 +226,16 @@ impl ModelSpec {
     /// If it plays episodes of tasks, and as [`Self::open`].
     pub fn open_shared(
         &self,
+        home: &Home,
         prices: Option<Prices>,
         http: HttpOptions,
     ) -> Result<Arc<dyn Model>, Error> {
-        match self.open(prices, http)? {
+        match self.open(home, prices, http)? {
             Models::Shared(model) => Ok(model),
             Models::Scripted { name, lines } => Ok(Arc::new(Script::new(name, lines))),
             Models::Replay { .. } | Models::Patches { .. } => Err(Error::input(
                 format!("--model: {self} plays episodes, and nothing else"),
-                "use openai:NAME@URL, anthropic:NAME, local:PATH or scripted:FILE",
+                "use openai:NAME@URL, anthropic:NAME, local:MODEL or scripted:FILE",
             )),
         }
     }
@@ -242,7 +245,12 @@ impl ModelSpec {
     ///
     /// # Errors
     /// If a file is missing or wrong, or there is no key.
-    pub fn open(&self, prices: Option<Prices>, http: HttpOptions) -> Result<Models, Error> {
+    pub fn open(
+        &self,
+        home: &Home,
+        prices: Option<Prices>,
+        http: HttpOptions,
+    ) -> Result<Models, Error> {
         let key = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         Ok(match self {
             Self::OpenAi { name, url } => {
@@ -259,7 +267,7 @@ impl ModelSpec {
                 })?;
                 Models::Shared(Arc::new(Anthropic::new(name, url, &key, prices, http)))
             }
-            Self::Local(path) => Models::Shared(Arc::new(Local::open(path)?)),
+            Self::Local(model) => Models::Shared(Arc::new(Local::open(home, model)?)),
             Self::Scripted(path) => Models::Scripted {
                 name: self.name(),
                 lines: read_script(path)?,
