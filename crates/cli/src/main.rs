@@ -46,6 +46,7 @@ fn run(ui: &Ui, cli: Cli) -> Result<u8, Error> {
         Command::Runs(command) => commands::runs::run(ui, command),
         Command::Trajectories(command) => commands::trajectories::run(ui, command),
         Command::Models(command) => commands::models::run(ui, global, command),
+        Command::Serve(args) => commands::serve::run(ui, global, &args),
         Command::Export(args) => commands::hand_over::run(ui, global, &args),
         Command::Score(args) => commands::score::run(ui, global, &args),
         Command::Train(args) => commands::train::run(ui, global, &args),

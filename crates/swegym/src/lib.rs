@@ -56,6 +56,7 @@ pub mod records;
 pub mod report;
 pub mod rollout;
 pub mod runner;
+pub mod serve;
 pub mod synth;
 pub mod tasks;
 pub mod train;

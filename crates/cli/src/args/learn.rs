@@ -1,5 +1,6 @@
 //! Arguments of `models`, `export` and `score`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -196,4 +197,29 @@ pub struct ScoreArgs {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub part: PartArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Model: smollm2, another of `models list`, OWNER/NAME of the hub's cache,
+    /// a path, or the folder of an adapter that `train` wrote
+    pub model: String,
+    /// Put this adapter on
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// What requests call it [default: the model's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub host: IpAddr,
+    /// Port; 0 finds a free one
+    #[arg(long, default_value_t = 8000, value_name = "N")]
+    pub port: u16,
+    /// Sequences that are decoded at once
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub slots: usize,
+    /// Requests that may wait; more are refused
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    pub queue: usize,
 }

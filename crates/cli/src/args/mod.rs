@@ -12,7 +12,7 @@ mod train;
 
 pub use learn::{
     DtypeKind, FormKind, HandOverArgs, ModelForm, ModelsCommand, PartArgs, PartBy, RowsKind,
-    ScoreArgs, SplitPart, TrainerKind,
+    ScoreArgs, ServeArgs, SplitPart, TrainerKind,
 };
 pub use train::{ScheduleKind, TrainArgs, TrainKind};
 
@@ -111,6 +111,8 @@ pub enum Command {
     /// Look at, fetch and write models that this program runs
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Serve a model as the OpenAI API
+    Serve(ServeArgs),
     /// Make training rows of runs, for `train` or another trainer
     Export(Box<HandOverArgs>),
     /// Fine-tune a model: a policy on what resolved, a verifier on what did

@@ -12,6 +12,7 @@ pub mod models;
 pub mod rollout;
 pub mod runs;
 pub mod score;
+pub mod serve;
 pub mod synth;
 pub mod tasks;
 pub mod train;

@@ -8,6 +8,7 @@ mod kills;
 mod learning;
 mod provider;
 mod rollout;
+mod serving;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -21,5 +22,6 @@ fn main() {
     trials.extend(kills::trials());
     trials.extend(learning::trials());
     trials.extend(rollout::trials());
+    trials.extend(serving::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

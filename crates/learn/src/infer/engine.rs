@@ -109,6 +109,8 @@ pub struct Engine {
     asks: Option<SyncSender<(Ask, Sender<Progress>)>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     waiting: Arc<AtomicUsize>,
+    /// Requests without an answer at most.
+    most: usize,
     limit: usize,
 }
 
@@ -148,6 +150,7 @@ impl Engine {
             asks: Some(asks),
             thread: Mutex::new(Some(thread)),
             waiting,
+            most: options.slots.max(1) + options.queue,
         })
     }
 
@@ -189,7 +192,10 @@ impl Engine {
         }
         let (answers, receiver) = mpsc::channel();
         let asks = self.asks.as_ref().expect("taken only on drop");
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(LearnError::Busy);
+        }
         asks.try_send((ask, answers)).map_err(|e| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             match e {
