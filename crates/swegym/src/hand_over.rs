@@ -32,7 +32,7 @@ impl Trainer {
         match self {
             Self::Trl => &[
                 "rows.py",
-                "trl.py",
+                "fine_tune.py",
                 "accelerate.yaml",
                 "run.sh",
                 "serve.sh",

@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use swegym_agent::verifier::Form;
 use swegym_core::ChatMessage;
 use swegym_learn::LearnError;
-use swegym_learn::model::Weight;
 pub use swegym_learn::model::{Dtype, Model};
 pub use swegym_learn::train::{AdamWOptions, Estimate, Schedule, StepReport, TrainOptions};
 use swegym_learn::train::{Document, Trained, Trainer, checkpoints, document, estimate};
@@ -346,7 +345,12 @@ fn read_base(plan: &TrainPlan) -> Result<Model, Error> {
         Some(_) => Dtype::Stored,
         None => Dtype::F32,
     };
-    Model::read(&plan.base, dtype).map_err(learn)
+    let mut model = Model::read(&plan.base, dtype).map_err(learn)?;
+    let unpacked = model.network.parameters() as u64 * 4;
+    if available_memory().is_none_or(|free| unpacked <= free / 4) {
+        model.network.unpack();
+    }
+    Ok(model)
 }
 
 fn read_rows(plan: &TrainPlan, model: &Model) -> Result<Rows, Error> {
@@ -480,10 +484,12 @@ fn identity(model: &Model, rows: &Rows) -> String {
     digest.update(model.network.config.to_json().to_string().as_bytes());
     let layers = &model.network.layers;
     for layer in layers.first().into_iter().chain(layers.last()) {
-        let bytes: Vec<u8> = match &layer.q.weight {
-            Weight::F32(w) => w.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Weight::Bf16(w) => w.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
+        let mut row = vec![0.0_f32; layer.q.columns];
+        let mut bytes = Vec::new();
+        for n in 0..layer.q.rows {
+            layer.q.row(n, &mut row);
+            bytes.extend(row.iter().flat_map(|x| x.to_le_bytes()));
+        }
         digest.update(&bytes);
         if let Some(lora) = &layer.q.lora {
             digest.update(format!("{} {}", lora.rank, lora.scale).as_bytes());

@@ -469,7 +469,7 @@ fn hand_over() -> Result<(), Failed> {
     attempts(&attempts_file, 20);
     let model = root().join("fixtures/models/qwen2");
     for (trainer, files) in [
-        ("trl", &["rows.py", "trl.py", "accelerate.yaml"][..]),
+        ("trl", &["rows.py", "fine_tune.py", "accelerate.yaml"][..]),
         ("torchtune", &["rows.py", "torchtune.yaml"]),
         ("axolotl", &["axolotl.yaml"]),
     ] {

@@ -10,6 +10,7 @@ mod provider;
 mod rollout;
 mod serving;
 mod support;
+mod trainers;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -23,5 +24,6 @@ fn main() {
     trials.extend(learning::trials());
     trials.extend(rollout::trials());
     trials.extend(serving::trials());
+    trials.extend(trainers::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

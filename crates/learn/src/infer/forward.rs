@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::cache::Cache;
 use crate::error::{LearnError, Result};
 use crate::kernel::{Causal, Rope, Scores, View, add, attend, rms_norm, silu_mul};
-use crate::model::{Layer, Network};
+use crate::model::{Layer, Linear, Network};
 
 /// New tokens of one sequence.
 #[derive(Debug)]
@@ -130,9 +130,12 @@ impl Runner {
         let q = part(&mut self.q, total * c.q_dim());
         let k = part(&mut self.k, total * c.kv_dim());
         let v = part(&mut self.v, total * c.kv_dim());
-        layer.q.forward(q, normed);
-        layer.k.forward(k, normed);
-        layer.v.forward(v, normed);
+        let parts = &mut [
+            (&layer.q, &mut *q),
+            (&layer.k, &mut *k),
+            (&layer.v, &mut *v),
+        ];
+        Linear::forward_all(parts, normed);
         position(
             q,
             layer.q_norm.as_deref(),
@@ -177,8 +180,8 @@ impl Runner {
         norm_rows(normed, x, &layer.mlp_norm, c.norm_epsilon);
         let gate = part(&mut self.gate, total * c.intermediate);
         let up = part(&mut self.up, total * c.intermediate);
-        layer.gate.forward(gate, normed);
-        layer.up.forward(up, normed);
+        let parts = &mut [(&layer.gate, &mut *gate), (&layer.up, &mut *up)];
+        Linear::forward_all(parts, normed);
         let out = part(&mut self.out, total * c.intermediate);
         out.par_chunks_mut(c.intermediate * 8)
             .zip(gate.par_chunks(c.intermediate * 8))

@@ -6,11 +6,13 @@
 
 mod attention;
 mod matrix;
+mod quant;
 mod rope;
 mod row;
 
 pub use attention::{Block, Causal, HeadGradients, Scores, attend, attend_backward};
 pub use matrix::{View, ViewMut, matmul, multiply};
+pub use quant::{BLOCK, Bits, Quantised, Quants, Rounded, product};
 pub use rope::Rope;
 pub use row::{
     adamw, add, cross_entropy, dot, exp_minus_max, log_sum_exp, rms_norm, rms_norm_backward,

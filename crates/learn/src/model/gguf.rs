@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use candle_core::Device;
-use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+
+use half::f16;
 
 use super::{Dtype, Model, Network, TensorSource, Weight};
 use crate::config::{Architecture, Config, RopeScaling};
 use crate::error::{LearnError, Result};
+use crate::kernel::{BLOCK, Bits, Quantised, Quants};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tables, Tokenizer};
 
@@ -312,12 +315,41 @@ impl Gguf {
 }
 
 impl Gguf {
+    /// A matrix in its 4 or 8 bits; `None` for types that have no kernel.
+    fn packed(&self, name: &str, rows: usize, columns: usize) -> Result<Option<Quantised>> {
+        let (stored, tensor) = self.tensor(name, &[rows, columns])?;
+        let read: fn(&[u8]) -> Quants = match tensor.dtype() {
+            GgmlDType::Q4_0 => q4_0,
+            GgmlDType::Q4_1 => q4_1,
+            GgmlDType::Q8_0 => q8_0,
+            _ => return Ok(None),
+        };
+        let bits = match tensor.dtype() {
+            GgmlDType::Q8_0 => Bits::Eight,
+            _ => Bits::Four,
+        };
+        if !columns.is_multiple_of(BLOCK) {
+            return Ok(None);
+        }
+        let bytes = tensor
+            .data()
+            .map_err(|e| LearnError::tensor(&self.path, &stored, e))?;
+        let blocks = columns / BLOCK;
+        let size = bytes.len() / (rows * blocks);
+        let moved = self.permuted.filter(|_| is_permuted(name));
+        let pack = Quantised::pack(rows, columns, bits, |row, block| {
+            let from = moved.map_or(row, |head_dim| stored_row(row, head_dim));
+            read(&bytes[(from * blocks + block) * size..][..size])
+        });
+        Ok(Some(pack))
+    }
+
     /// Rows of queries and keys in the order of published checkpoints.
     fn restore(&self, name: &str, stored: Vec<f32>, rows: usize, columns: usize) -> Vec<f32> {
         let Some(head_dim) = self.permuted else {
             return stored;
         };
-        if !name.contains("q_proj.") && !name.contains("k_proj.") {
+        if !is_permuted(name) {
             return stored;
         }
         let mut moved = Vec::with_capacity(stored.len());
@@ -326,6 +358,55 @@ impl Gguf {
             moved.extend_from_slice(&stored[from..from + columns]);
         }
         moved
+    }
+}
+
+/// Whether llama.cpp keeps the rows of a tensor in another order.
+fn is_permuted(name: &str) -> bool {
+    name.contains("q_proj.") || name.contains("k_proj.")
+}
+
+fn half(bytes: &[u8]) -> f16 {
+    f16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+/// Sixteen bytes as 32 steps: the lower halves first.
+fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
+    std::array::from_fn(|k| {
+        if k < 16 {
+            bytes[k] & 15
+        } else {
+            bytes[k - 16] >> 4
+        }
+    })
+}
+
+/// GGML's blocks: scale and 4 bits around 8.
+fn q4_0(block: &[u8]) -> Quants {
+    let scale = half(block);
+    Quants {
+        scale,
+        least: f16::from_f32(scale.to_f32() * -8.0),
+        steps: nibbles(&block[2..]),
+    }
+}
+
+/// Scale, least and 4 bits.
+fn q4_1(block: &[u8]) -> Quants {
+    Quants {
+        scale: half(block),
+        least: half(&block[2..]),
+        steps: nibbles(&block[4..]),
+    }
+}
+
+/// Scale and 8 bits with their sign.
+fn q8_0(block: &[u8]) -> Quants {
+    let scale = half(block);
+    Quants {
+        scale,
+        least: f16::from_f32(scale.to_f32() * -128.0),
+        steps: std::array::from_fn(|k| block[2 + k] ^ 0x80),
     }
 }
 
@@ -338,6 +419,11 @@ fn stored_row(to: usize, head_dim: usize) -> usize {
 
 impl TensorSource for Gguf {
     fn matrix(&self, name: &str, rows: usize, columns: usize, dtype: Dtype) -> Result<Weight> {
+        if dtype == Dtype::Stored
+            && let Some(packed) = self.packed(name, rows, columns)?
+        {
+            return Ok(Weight::Quantised(packed));
+        }
         let numbers = self.floats(name, &[rows, columns])?;
         Ok(Weight::of(
             self.restore(name, numbers, rows, columns),

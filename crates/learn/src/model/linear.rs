@@ -4,7 +4,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::Dtype;
-use crate::kernel::{View, ViewMut, add, dot, matmul};
+use crate::kernel::{Quantised, Rounded, View, ViewMut, add, dot, matmul, product};
 
 /// A matrix `[rows, columns]` of a linear layer, row-major.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub enum Weight {
     F32(Vec<f32>),
     /// 2 bytes each.
     Bf16(Vec<bf16>),
+    /// 4 or 8 bits each.
+    Quantised(Quantised),
 }
 
 impl Weight {
@@ -29,6 +31,13 @@ impl Weight {
         match self {
             Self::F32(w) => w,
             Self::Bf16(w) => w.into_iter().map(bf16::to_f32).collect(),
+            Self::Quantised(w) => {
+                let mut out = vec![0.0; w.rows() * w.columns()];
+                out.par_chunks_exact_mut(w.columns())
+                    .enumerate()
+                    .for_each(|(row, into)| w.row(row, into));
+                out
+            }
         }
     }
 
@@ -37,6 +46,7 @@ impl Weight {
         match self {
             Self::F32(w) => w.len() * 4,
             Self::Bf16(w) => w.len() * 2,
+            Self::Quantised(w) => w.bytes(),
         }
     }
 }
@@ -89,12 +99,34 @@ const FEW: usize = 8;
 
 impl Linear {
     /// Its output for `x` of shape `[n, columns]` into `out`, `[n, rows]`.
+    /// Weights of 4 and 8 bits are multiplied with inputs rounded to 8.
     pub fn forward(&self, out: &mut [f32], x: &[f32]) {
-        self.forward_keeping(out, x, &mut Vec::new());
+        Self::forward_all(&mut [(self, out)], x);
     }
 
-    /// The same, and what lies between the two low-rank matrices, `[n, rank]`,
-    /// into `inner`, for [`Linear::backward`].
+    /// The outputs of several layers for the same input.
+    pub fn forward_all(parts: &mut [(&Self, &mut [f32])], x: &[f32]) {
+        if x.is_empty() {
+            return;
+        }
+        let mut packed: Vec<(&Quantised, &mut [f32])> = Vec::new();
+        for (linear, out) in parts.iter_mut() {
+            match &linear.weight {
+                Weight::Quantised(w) => packed.push((w, out)),
+                _ => linear.product(out, x, x.len() / linear.columns),
+            }
+        }
+        if let Some(columns) = packed.first().map(|p| p.0.columns()) {
+            product(&mut packed, &Rounded::new(x, columns));
+        }
+        for (linear, out) in parts {
+            linear.finish(out, x, &mut Vec::new());
+        }
+    }
+
+    /// The output by weights as they are, unpacked where they are packed; and
+    /// what lies between the two low-rank matrices, `[n, rank]`, into `inner`,
+    /// for [`Linear::backward`].
     pub fn forward_keeping(&self, out: &mut [f32], x: &[f32], inner: &mut Vec<f32>) {
         let n = x.len() / self.columns;
         debug_assert_eq!(out.len(), n * self.rows);
@@ -102,6 +134,12 @@ impl Linear {
             return;
         }
         self.product(out, x, n);
+        self.finish(out, x, inner);
+    }
+
+    /// Adds bias and low-rank part to a product.
+    fn finish(&self, out: &mut [f32], x: &[f32], inner: &mut Vec<f32>) {
+        let n = x.len() / self.columns;
         if let Some(bias) = &self.bias {
             out.par_chunks_exact_mut(self.rows)
                 .with_min_len(16)
@@ -229,7 +267,7 @@ impl Linear {
                 |unpacked, (r, values)| {
                     let w = match &self.weight {
                         Weight::F32(w) => &w[r * columns..(r + 1) * columns],
-                        Weight::Bf16(_) => {
+                        Weight::Bf16(_) | Weight::Quantised(_) => {
                             self.row(r, unpacked);
                             unpacked.as_slice()
                         }
@@ -257,6 +295,7 @@ impl Linear {
                     *into = w.to_f32();
                 }
             }
+            Weight::Quantised(w) => w.row(index, into),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Dtype, LINEARS, Linear, Model, Weight};
 use crate::error::{LearnError, Result};
+use crate::kernel::Quantised;
 
 /// A tensor on its way into a file.
 #[derive(Debug, Clone)]
@@ -25,6 +26,7 @@ pub(crate) struct Tensor<'a> {
 enum Numbers<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    Quantised(&'a Quantised),
 }
 
 impl<'a> Tensor<'a> {
@@ -41,6 +43,7 @@ impl<'a> Tensor<'a> {
         let numbers = match &linear.weight {
             Weight::F32(w) => Numbers::F32(w),
             Weight::Bf16(w) => Numbers::Bf16(w),
+            Weight::Quantised(w) => Numbers::Quantised(w),
         };
         Self {
             shape: vec![linear.rows, linear.columns],
@@ -63,7 +66,7 @@ impl<'a> Tensor<'a> {
 fn stored(dtype: Dtype, numbers: Numbers<'_>) -> Stored {
     match (dtype, numbers) {
         (Dtype::Bf16, _) | (Dtype::Stored, Numbers::Bf16(_)) => Stored::BF16,
-        (Dtype::F32, _) | (Dtype::Stored, Numbers::F32(_)) => Stored::F32,
+        (Dtype::F32, _) | (Dtype::Stored, _) => Stored::F32,
     }
 }
 
@@ -77,19 +80,32 @@ impl View for Tensor<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        match (self.stored, self.numbers) {
-            (Stored::F32, Numbers::F32(w)) => Cow::Borrowed(bytemuck::cast_slice(w)),
-            (Stored::BF16, Numbers::Bf16(w)) => Cow::Borrowed(bytemuck::cast_slice(w)),
-            (Stored::BF16, Numbers::F32(w)) => Cow::Owned(
-                w.iter()
-                    .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
-                    .collect(),
-            ),
-            (_, Numbers::Bf16(w)) => {
-                Cow::Owned(w.iter().flat_map(|x| x.to_f32().to_le_bytes()).collect())
+        let unpacked;
+        let floats = match self.numbers {
+            Numbers::Bf16(w) if self.stored == Stored::BF16 => {
+                return Cow::Borrowed(bytemuck::cast_slice(w));
             }
-            (_, Numbers::F32(w)) => Cow::Borrowed(bytemuck::cast_slice(w)),
-        }
+            Numbers::F32(w) if self.stored == Stored::F32 => {
+                return Cow::Borrowed(bytemuck::cast_slice(w));
+            }
+            Numbers::F32(w) => w,
+            Numbers::Bf16(w) => {
+                unpacked = Weight::Bf16(w.to_vec()).into_f32();
+                &unpacked
+            }
+            Numbers::Quantised(w) => {
+                unpacked = Weight::Quantised(w.clone()).into_f32();
+                &unpacked
+            }
+        };
+        let bytes = match self.stored {
+            Stored::BF16 => {
+                let halves = floats.iter().map(|x| bf16::from_f32(*x).to_le_bytes());
+                halves.flatten().collect()
+            }
+            _ => floats.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        Cow::Owned(bytes)
     }
 
     fn data_len(&self) -> usize {

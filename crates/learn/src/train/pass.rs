@@ -251,7 +251,7 @@ impl Pass {
             let n = LOGITS.min(count - start);
             let logits = part(&mut self.work.logits, n * c.vocab);
             let x = &normed[start * h..(start + n) * h];
-            head.forward(logits, x);
+            head.forward_keeping(logits, x, &mut Vec::new());
             let weight = backward.as_ref().map_or(0.0, |b| b.0);
             logits
                 .par_chunks_exact_mut(c.vocab)

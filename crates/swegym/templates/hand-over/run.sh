@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")"
 {% if trainer == "trl" %}
 # pip install torch trl peft accelerate datasets flash-attn
-exec accelerate launch --config_file accelerate.yaml trl.py "$@"
+exec accelerate launch --config_file accelerate.yaml fine_tune.py "$@"
 {% elif trainer == "torchtune" %}
 # pip install 'torchtune==0.6.1' 'torchao==0.9.0' 'torch==2.6.0' transformers
 # tune download {{ model }} --output-dir {{ model_dir }}
