@@ -280,6 +280,21 @@ impl Config {
         self.kv_heads * self.head_dim
     }
 
+    /// Numbers that a model of this shape is.
+    pub fn parameters(&self) -> usize {
+        let attention = 2 * self.hidden * (self.q_dim() + self.kv_dim());
+        let biases = usize::from(self.qkv_bias) * (self.q_dim() + 2 * self.kv_dim())
+            + usize::from(self.o_bias) * self.hidden;
+        let head_norms = match self.architecture {
+            Architecture::Qwen3 => 2 * self.head_dim,
+            _ => 0,
+        };
+        let layer =
+            attention + biases + head_norms + 3 * self.hidden * self.intermediate + 2 * self.hidden;
+        let tables = if self.tied { 1 } else { 2 };
+        self.layers * layer + tables * self.vocab * self.hidden + self.hidden
+    }
+
     /// Query heads that share a key head.
     pub fn group(&self) -> usize {
         self.heads / self.kv_heads

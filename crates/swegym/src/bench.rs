@@ -10,8 +10,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 use swegym_core::{Backend, Command, Sandbox, SandboxSpec};
+use swegym_learn::model::{Dtype, Model};
+use swegym_learn::speed;
 
 use crate::Error;
+use crate::train::learn;
 
 /// Smallest, middle and largest of some measurements.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -369,4 +372,78 @@ fn lines(path: &str) -> usize {
 fn grandchildren(pid: u32) -> usize {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().count()
+}
+
+/// How fast a model is at one thing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelSpeed {
+    /// What was measured, as it was asked for.
+    pub measure: String,
+    /// Tokens a second, the best run.
+    pub tokens_per_second: f64,
+    /// Of every run.
+    pub runs: Vec<f64>,
+    /// Most memory that this process had until then, bytes.
+    pub peak_bytes: u64,
+}
+
+/// Prompt behind which answers are measured, tokens.
+const BEHIND: usize = 512;
+/// Tokens of each answer.
+const ANSWER: usize = 32;
+
+/// Measures a model: `prefill-N`, `decode-BATCH` behind prompts of 512 tokens,
+/// `train-N` (LoRA of rank 16 on all linear layers, all tokens learnt),
+/// `checkpointed-N` (the same with activations computed twice) and `full-N`.
+///
+/// # Errors
+/// If the measurement is none of these, or the model cannot be read.
+pub fn model(path: &Path, measure: &str, runs: usize) -> Result<ModelSpeed, Error> {
+    let unknown = || {
+        Error::input(
+            format!("{measure:?} is nothing to measure"),
+            "use prefill-N, decode-BATCH, train-N, checkpointed-N or full-N",
+        )
+    };
+    let (kind, n) = measure.rsplit_once('-').ok_or_else(unknown)?;
+    let n: usize = n.parse().ok().filter(|n| *n > 0).ok_or_else(unknown)?;
+    let mut model = Model::read(path, Dtype::Stored).map_err(learn)?;
+    let network = &mut model.network;
+    let mut rates = Vec::new();
+    match kind {
+        "prefill" | "decode" => {
+            for _ in 0..runs {
+                rates.push(match kind {
+                    "prefill" => n as f64 / speed::prefill(network, n).map_err(learn)?,
+                    _ => n as f64 / speed::decode(network, n, BEHIND, ANSWER).map_err(learn)?,
+                });
+            }
+        }
+        "train" | "checkpointed" | "full" => {
+            network.unpack();
+            if kind != "full" {
+                network.add_lora(16, 32.0, 1);
+            }
+            let seconds = speed::train(network, n, runs + 1, kind == "checkpointed");
+            // The first step finds its memory new.
+            let seconds = seconds.map_err(learn)?;
+            rates.extend(seconds.iter().skip(1).map(|s| n as f64 / s));
+        }
+        _ => return Err(unknown()),
+    }
+    Ok(ModelSpeed {
+        measure: measure.to_owned(),
+        tokens_per_second: rates.iter().copied().fold(0.0, f64::max),
+        runs: rates,
+        peak_bytes: peak_memory(),
+    })
+}
+
+/// Most memory that this process ever had, bytes; 0 where the system does not
+/// say.
+fn peak_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }

@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_forest_learns_what_tells_the_labels() {
         let one = |n: usize| {
-            let good = n % 3 == 0;
+            let good = n.is_multiple_of(3);
             let noise = (n * 7919 % 13) as f64;
             (
                 vec![if good { 5.0 } else { 1.0 } + noise * 0.1, noise],

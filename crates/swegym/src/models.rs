@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use swegym_data::{Hub, HubName};
-use swegym_learn::model::{Dtype, Model};
+use swegym_learn::model::{Dtype, Model, read_config};
 use swegym_store::source::{Registry, Requirement, SourceError, hash};
 
 use crate::Error;
@@ -279,18 +279,15 @@ fn describe(name: String, path: PathBuf) -> Listed {
         .filter(|m| m.is_file())
         .map(|m| m.len())
         .sum();
-    match Model::read(&path, Dtype::Stored) {
-        Ok(model) => {
-            let config = &model.network.config;
-            Listed {
-                architecture: Ok(format!("{:?}", config.architecture).to_lowercase()),
-                parameters: Some(model.network.parameters()),
-                context: Some(config.context),
-                name,
-                path,
-                size,
-            }
-        }
+    match read_config(&path) {
+        Ok(config) => Listed {
+            architecture: Ok(format!("{:?}", config.architecture).to_lowercase()),
+            parameters: Some(config.parameters()),
+            context: Some(config.context),
+            name,
+            path,
+            size,
+        },
         Err(e) => Listed {
             architecture: Err(e.to_string()),
             parameters: None,

@@ -430,13 +430,14 @@ pub fn fit_features(records: &[Record], seed: u64) -> Result<FeatureModel, Error
 
 /// How good each kind of score is on attempts whose label is known.
 pub fn table(scores: &[Score]) -> Vec<(&'static str, Judged)> {
-    let kinds: [(&str, fn(&Score) -> Option<f64>); 4] = [
+    type Kind = fn(&Score) -> Option<f64>;
+    let kinds: [(&str, Kind); 4] = [
         ("verifier", |s| s.verifier),
         ("features", |s| s.features),
         ("log-probability", |s| s.logprob),
         ("ensemble", |s| s.ensemble),
     ];
-    let judged = |of: fn(&Score) -> Option<f64>| {
+    let judged = |of: Kind| {
         let scored = scores
             .iter()
             .filter_map(|s| Some((of(s)?, s.resolved?, s.instance_id.as_str())));

@@ -634,6 +634,13 @@ pub struct BenchArgs {
     /// Logs to parse: rows with `log_parser` and `test_output` (.gz too)
     #[arg(long, value_name = "FILE")]
     pub logs: Option<PathBuf>,
+    /// Model to measure: smollm2, another of `models list`, or a path
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// What of it: prefill-N, decode-BATCH, train-N (tokens), full-N,
+    /// checkpointed-N [default: a few of each]
+    #[arg(long, value_name = "WHAT", num_args = 1..)]
+    pub measure: Vec<String>,
     /// Python with swebench installed, the peer for logs
     #[arg(long, value_name = "PATH", default_value = "python3")]
     pub python: PathBuf,
@@ -647,4 +654,6 @@ pub enum BenchPart {
     Store,
     /// Parsing of test logs
     Logs,
+    /// Prompts, answers and training of a model, with --model
+    Model,
 }

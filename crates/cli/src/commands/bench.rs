@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use swegym::bench::{self, Effort, Measured, Spread};
-use swegym::{Error, exit};
+use swegym::{Error, exit, models};
 use swegym_core::{Backend, SandboxSpec};
 use swegym_grade::LogRow;
 use swegym_store::Store;
@@ -35,10 +35,48 @@ pub fn run(ui: &Ui, global: &Global, args: BenchArgs) -> Result<u8, Error> {
             "name a file with `--logs`",
         ));
     }
+    if let Some(model) = args.model.as_deref().filter(|_| wanted(BenchPart::Model)) {
+        answer.insert("model", speeds(ui, global, model, &args)?);
+    } else if args.parts.contains(&BenchPart::Model) {
+        return Err(Error::input("no model to measure", "name one with --model"));
+    }
     if ui.json {
         ui.answer(&answer, |_| ());
     }
     Ok(exit::SUCCESS)
+}
+
+/// Measurements of a model without `--measure`.
+const SPEEDS: [&str; 7] = [
+    "prefill-512",
+    "decode-1",
+    "decode-8",
+    "decode-32",
+    "train-512",
+    "train-1024",
+    "train-2048",
+];
+
+fn speeds(ui: &Ui, global: &Global, model: &str, args: &BenchArgs) -> Result<Value, Error> {
+    let home = commands::home(global)?;
+    let names: Vec<&str> = match args.measure.is_empty() {
+        true => SPEEDS.to_vec(),
+        false => args.measure.iter().map(String::as_str).collect(),
+    };
+    let path = models::resolve(&home, model, &mut |line| ui.say(line))?;
+    let mut rows = Vec::new();
+    for name in names {
+        let speed = bench::model(&path, name, args.runs.min(5))?;
+        if !ui.json {
+            ui.say(format!(
+                "{name}: {:.1} tokens/s, peak {}",
+                speed.tokens_per_second,
+                human_bytes(speed.peak_bytes)
+            ));
+        }
+        rows.push(speed);
+    }
+    Ok(json!(rows))
 }
 
 fn sandboxes(ui: &Ui, global: &Global, args: &BenchArgs) -> Result<Value, Error> {

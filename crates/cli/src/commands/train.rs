@@ -14,6 +14,8 @@ use crate::ui::{DIM, Progress, Ui, human_bytes, human_time};
 pub fn run(ui: &Ui, global: &Global, args: &TrainArgs) -> Result<u8, Error> {
     let home = commands::home(global)?;
     let base = models::resolve(&home, &args.base, &mut |line| ui.say(line))?;
+    // The adapter remembers its model, wherever it is used from.
+    let base = std::path::absolute(&base).map_err(|e| Error::io(&base, e))?;
     let plan = plan(args, base)?;
     let cancel = commands::cancel_on_ctrl_c();
     let mut bar: Option<Progress> = None;

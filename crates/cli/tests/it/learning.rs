@@ -117,7 +117,8 @@ fn policy() -> Result<(), Failed> {
     )?;
     let record: Value = serde_json::from_slice(&fs::read(whole.join("training.json"))?)?;
     let loss = |n: usize| record["held_out_loss"][n].as_f64().unwrap_or(f64::NAN);
-    if !(loss(1) < loss(0) * 0.7) {
+    let learnt = loss(1) < loss(0) * 0.7;
+    if !learnt {
         return Err(format!("nothing was learnt: {record}").into());
     }
     let cut = dir.path().join("cut");
@@ -282,7 +283,7 @@ fn refused() -> Result<(), Failed> {
 /// Attempts whose patch tells whether they resolve.
 fn attempts(path: &Path, count: usize) {
     let one = |n: usize| {
-        let good = n % 2 == 0;
+        let good = n.is_multiple_of(2);
         let line = if good { "return a + b" } else { "return None" };
         let patch = format!(
             "diff --git a/m.py b/m.py\n--- a/m.py\n+++ b/m.py\n@@ -1,2 +1,2 @@\n def add(a, b):\n-    return a - b\n+    {line}\n"
@@ -372,8 +373,8 @@ fn verifier() -> Result<(), Failed> {
     ])?;
     let answer: Value = serde_json::from_slice(&output.stdout)?;
     let auc = |name: &str| {
-        let all = answer[0].as_array().into_iter().flatten();
-        let found = all.filter(|row| row[0] == name).next();
+        let mut all = answer[0].as_array().into_iter().flatten();
+        let found = all.find(|row| row[0] == name);
         found.and_then(|row| row[1]["auc"].as_f64()).unwrap_or(0.0)
     };
     // What tells the two apart is plain to see: a verifier that learns finds it.

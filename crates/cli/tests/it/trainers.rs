@@ -18,8 +18,14 @@ pub fn trials() -> Vec<Trial> {
         None => Some("no SWEGYM_TRAINERS: a Python environment with trl, torchtune and peft"),
         Some(_) => obstacle(),
     };
-    let test =
-        |name: &str, run: fn() -> Result<(), Failed>| trial(&format!("trainers: {name}"), why, run);
+    let test = |name: &str, run: fn() -> Result<(), Failed>| {
+        trial(&format!("trainers: {name}"), why, move || {
+            // Each takes all cores, and gigabytes.
+            static ONE: Mutex<()> = Mutex::new(());
+            let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+            run()
+        })
+    };
     vec![
         test(
             "TRL fine-tunes smollm2 on our rows, and we read the result",
@@ -100,9 +106,9 @@ fn model() -> Result<&'static Path, Failed> {
 
 /// Attempts with several turns, of which some are in error.
 fn attempts(path: &Path) {
-    let one = |n: usize| {
+    let one = |n: u32| {
         json!({
-            "instance_id": format!("own__repo-{n}"), "run_id": "r", "resolved": n % 2 == 0,
+            "instance_id": format!("own__repo-{n}"), "run_id": "r", "resolved": n.is_multiple_of(2),
             "messages": [
                 {"role": "system", "content": "Work carefully."},
                 {"role": "user", "content": format!("What is {n} + {n}?")},
@@ -110,7 +116,7 @@ fn attempts(path: &Path) {
                 {"role": "user", "content": "Sure?"},
                 {"role": "assistant", "content": "Yes."},
             ],
-            "test_result": {"git_patch": "", "report": {"resolved": n % 2 == 0}},
+            "test_result": {"git_patch": "", "report": {"resolved": n.is_multiple_of(2)}},
         })
     };
     write(path, &(0..12).map(one).collect::<Vec<_>>());

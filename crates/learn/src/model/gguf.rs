@@ -72,6 +72,18 @@ pub(super) fn read(path: &Path, dtype: Dtype) -> Result<Model> {
     })
 }
 
+/// Reads the shape of a model alone.
+pub(super) fn read_config(path: &Path) -> Result<Config> {
+    let file = File::open(path).map_err(|e| LearnError::io(path, e))?;
+    let content = Content::read(&mut BufReader::new(file))
+        .map_err(|e| LearnError::format(path, format!("not a GGUF file, or cut off: {e}")))?;
+    let meta = Meta {
+        path,
+        content: &content,
+    };
+    meta.config()
+}
+
 struct Meta<'a> {
     path: &'a Path,
     content: &'a Content,

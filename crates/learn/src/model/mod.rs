@@ -230,6 +230,32 @@ impl Model {
     }
 }
 
+/// The shape of a model, without its weights.
+///
+/// # Errors
+/// As [`Model::read`], as far as the shape goes.
+pub fn read_config(path: &Path) -> Result<Config> {
+    if !path.is_dir() {
+        return gguf::read_config(path);
+    }
+    match single_gguf(path)? {
+        Some(file) => gguf::read_config(&file),
+        None => folder_config(path),
+    }
+}
+
+fn folder_config(dir: &Path) -> Result<Config> {
+    let path = dir.join("config.json");
+    let config = read_json(&path)?.ok_or_else(|| {
+        LearnError::format(
+            dir,
+            "holds no config.json; a model folder has config.json, *.safetensors and tokenizer.json",
+        )
+    })?;
+    let generation = read_json(&dir.join("generation_config.json"))?;
+    Config::from_json(&path, &config, generation.as_ref())
+}
+
 /// The GGUF file of a folder that holds no other model.
 fn single_gguf(dir: &Path) -> Result<Option<PathBuf>> {
     if dir.join("config.json").exists() {
@@ -264,15 +290,7 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
 }
 
 fn read_folder(dir: &Path, dtype: Dtype) -> Result<Model> {
-    let config_path = dir.join("config.json");
-    let config = read_json(&config_path)?.ok_or_else(|| {
-        LearnError::format(
-            dir,
-            "holds no config.json; a model folder has config.json, *.safetensors and tokenizer.json",
-        )
-    })?;
-    let generation = read_json(&dir.join("generation_config.json"))?;
-    let config = Config::from_json(&config_path, &config, generation.as_ref())?;
+    let config = folder_config(dir)?;
     let source = tensors::Safetensors::open(dir)?;
     let tokenizer_config = read_json(&dir.join("tokenizer_config.json"))?;
     let name = dir.file_name().map_or_else(

@@ -179,6 +179,9 @@ fn models_are_written_as_they_are_read() {
         let dir = temp.path().join(name);
         model.write(&dir, Dtype::Stored).unwrap();
         let again = Model::read(&dir, Dtype::Stored).unwrap();
+        let config = swegym_learn::model::read_config(&dir).unwrap();
+        assert_eq!(config, model.network.config, "{name}");
+        assert_eq!(config.parameters(), model.network.parameters(), "{name}");
         assert_eq!(again.network.config, model.network.config, "{name}");
         let ids = ids(name);
         let (a, b) = (
