@@ -4,6 +4,7 @@
 mod batch;
 mod estimate;
 mod gradients;
+mod heads;
 mod optimizer;
 mod pass;
 mod rows;
