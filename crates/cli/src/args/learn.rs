@@ -55,7 +55,7 @@ pub enum DtypeKind {
 pub enum RowsKind {
     /// Conversations that resolved their issue
     Sft,
-    /// Attempts with their labels, half of them resolved
+    /// Attempts with their labels, as many resolved as not (see --ratio)
     Verifier,
     /// A resolved and an unresolved attempt of one instance each
     Pairs,

@@ -1,6 +1,8 @@
 //! `swegym score`: how likely attempts resolved their issue.
 
-use swegym::export;
+use std::collections::BTreeSet;
+
+use swegym::export::{self, Record};
 use swegym::verify::{self, Judged, Score, Scorers, Verifier};
 use swegym::{Error, curate, exit, models};
 
@@ -24,6 +26,7 @@ pub fn run(ui: &Ui, global: &Global, args: &ScoreArgs) -> Result<u8, Error> {
         None => None,
         Some(dir) => Some(Verifier::open(dir, base.as_deref())?),
     };
+    let mut fitted = BTreeSet::new();
     let features = if args.fit.is_empty() {
         None
     } else {
@@ -36,13 +39,17 @@ pub fn run(ui: &Ui, global: &Global, args: &ScoreArgs) -> Result<u8, Error> {
             Some(part) => part.take(records),
             None => records,
         };
+        fitted.extend(records.iter().map(|r| r.instance_id.clone()));
         Some(verify::fit_features(&records, args.part.split_seed)?)
     };
     if args.part.split == Some(SplitPart::Train) {
         ui.warn("these are the attempts that were trained on: their scores say little");
     }
     let groups = curate::read_groups(&args.trajectories, commands::part(&args.part).as_ref())?;
-    let records: Vec<export::Record> = groups.into_iter().flat_map(|g| g.1).collect();
+    let records: Vec<Record> = groups.into_iter().flat_map(|g| g.1).collect();
+    if args.part.split != Some(SplitPart::Train) {
+        unseen(&records, &fitted)?;
+    }
     let scorers = Scorers { verifier, features };
     let cancel = commands::cancel_on_ctrl_c();
     let progress = ui.progress(records.len(), "score");
@@ -71,6 +78,19 @@ pub fn run(ui: &Ui, global: &Global, args: &ScoreArgs) -> Result<u8, Error> {
         return Ok(exit::INTERRUPTED);
     }
     Ok(exit::SUCCESS)
+}
+
+/// Refuses to score what the features were fitted to: it would look better
+/// than it is.
+fn unseen(records: &[Record], fitted: &BTreeSet<String>) -> Result<(), Error> {
+    let seen = records.iter().filter(|r| fitted.contains(&r.instance_id));
+    match seen.count() {
+        0 => Ok(()),
+        count => Err(Error::input(
+            format!("{count} attempts are of instances that --fit has too"),
+            "add --split test, or give other attempts to --fit",
+        )),
+    }
 }
 
 fn print(ui: &Ui, scores: &[Score], judged: &[(&str, Judged)]) {

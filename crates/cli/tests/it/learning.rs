@@ -383,6 +383,19 @@ fn verifier() -> Result<(), Failed> {
             return Err(format!("AUC of {name} is {}: {answer}", auc(name)).into());
         }
     }
+    let output = swegym([
+        "score",
+        "--trajectories",
+        text(&attempts),
+        "--fit",
+        text(&attempts),
+    ])
+    .output()?;
+    expect(
+        &output,
+        3,
+        &["of instances that --fit has too", "--split test"],
+    )?;
     let lines = fs::read_to_string(&scores)?.lines().count();
     if lines == 0 || lines >= 80 {
         return Err(format!("{lines} scores of a part of 80 attempts").into());

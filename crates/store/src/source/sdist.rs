@@ -122,11 +122,21 @@ impl Registry {
         requirement: &Requirement,
         sha256: Option<&str>,
     ) -> Result<Archive, SourceError> {
+        self.fetch(sha256, |wanted| self.choose(requirement, wanted))
+    }
+
+    /// The archive of this digest from the cache, or else the one that is
+    /// chosen, which has to have it.
+    pub(super) fn fetch(
+        &self,
+        sha256: Option<&str>,
+        choose: impl FnOnce(Option<&str>) -> Result<Link, SourceError>,
+    ) -> Result<Archive, SourceError> {
         let wanted = sha256.map(str::to_ascii_lowercase);
         if let Some(archive) = wanted.as_deref().and_then(|hash| self.cached(hash)) {
             return Ok(archive);
         }
-        let link = self.choose(requirement, wanted.as_deref())?;
+        let link = choose(wanted.as_deref())?;
         let expected = wanted.or_else(|| link.sha256.clone());
         if let Some(archive) = expected.as_deref().and_then(|hash| self.cached(hash)) {
             return Ok(archive);
@@ -167,7 +177,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn cached(&self, sha256: &str) -> Option<Archive> {
+    fn cached(&self, sha256: &str) -> Option<Archive> {
         let path = fs::read_dir(self.cache().join(sha256))
             .ok()?
             .flatten()

@@ -20,28 +20,19 @@ impl Registry {
         requirement: &Requirement,
         sha256: Option<&str>,
     ) -> Result<Archive, SourceError> {
-        let wanted = sha256.map(str::to_ascii_lowercase);
-        if let Some(archive) = wanted.as_deref().and_then(|hash| self.cached(hash)) {
-            return Ok(archive);
-        }
         let name = requirement.name.replace('-', "_");
         let start = format!("{name}-{}-", requirement.version);
         let fits = |file: &str| {
             file.to_ascii_lowercase().starts_with(&start) && file.ends_with("-none-any.whl")
         };
-        let link = self
-            .links(&requirement.name)?
-            .into_iter()
-            .find(|link| fits(&link.name))
-            .ok_or_else(|| SourceError::NoWheel {
+        self.fetch(sha256, |_| {
+            let links = self.links(&requirement.name)?;
+            let found = links.into_iter().find(|link| fits(&link.name));
+            found.ok_or_else(|| SourceError::NoWheel {
                 requirement: requirement.to_string(),
                 index: self.index(),
-            })?;
-        let expected = wanted.or_else(|| link.sha256.clone());
-        if let Some(archive) = expected.as_deref().and_then(|hash| self.cached(hash)) {
-            return Ok(archive);
-        }
-        self.download(&link, expected.as_deref())
+            })
+        })
     }
 }
 
