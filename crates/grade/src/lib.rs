@@ -8,9 +8,10 @@
 //! process or prints, and no parser can fail on any text.
 
 pub mod compat;
+mod draw;
 mod fold;
 mod ids;
-mod metrics;
+pub mod metrics;
 mod parse;
 mod report;
 pub mod scores;

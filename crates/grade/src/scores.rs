@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::draw::Draw;
+
 /// Area under the ROC curve: how often a resolved attempt is scored above an
 /// unresolved one, ties counting half. `None` where one of the kinds is
 /// missing.
@@ -126,21 +128,13 @@ pub fn bootstrap<'a, T: Clone>(
     if groups.len() < 2 {
         return None;
     }
-    // SplitMix64 (Steele, Lea, Flood 2014): enough to draw groups.
-    let mut state = 0x5eed_u64;
-    let mut draw = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(z ^ (z >> 31)) * groups.len() as u128) >> 64) as usize
-    };
+    let mut draw = Draw::new(0x5eed);
     let mut found = Vec::with_capacity(SAMPLES);
     let mut sample = Vec::new();
     for _ in 0..SAMPLES {
         sample.clear();
         for _ in 0..groups.len() {
-            sample.extend(groups[draw()].iter().cloned());
+            sample.extend(groups[draw.below(groups.len())].iter().cloned());
         }
         found.extend(statistic(&sample));
     }

@@ -11,6 +11,7 @@ use swegym_agent::rows::{self, Labelled, RowError};
 use swegym_agent::verifier::Form;
 use swegym_core::{Prediction, Trajectory};
 use swegym_data::trajectory::{self, TrajectoryStats};
+use swegym_grade::metrics::sign_test;
 
 use crate::environment::file_name;
 use crate::rollout::runs::Run;
@@ -475,32 +476,9 @@ fn rates(run: &Run) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Two-sided p of so many signs, if both were equally likely.
-fn sign_test(plus: u64, minus: u64) -> f64 {
-    let (n, least) = (plus + minus, plus.min(minus));
-    // In logarithms: 2^-1075 is no number.
-    let mut term = -(n as f64) * std::f64::consts::LN_2;
-    let mut sum = 0.0;
-    for k in 0..=least {
-        sum += term.exp();
-        term += ((n - k) as f64).ln() - ((k + 1) as f64).ln();
-    }
-    (2.0 * sum).min(1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_sign_test_is_the_binomials() {
-        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
-        close(sign_test(0, 0), 1.0);
-        close(sign_test(5, 0), 0.0625);
-        close(sign_test(1, 9), 22.0 / 1024.0);
-        close(sign_test(4, 4), 1.0);
-        assert!(sign_test(0, 2000) < 1e-300);
-    }
 
     #[test]
     fn an_instances_name_says_its_repository() {
