@@ -8,6 +8,7 @@ mod codeact;
 mod editor;
 mod localise;
 mod prompts;
+mod repair;
 mod search;
 mod workflow;
 
@@ -20,6 +21,7 @@ use crate::workspace::Workspace;
 pub use bash::{Bash, SENTINEL};
 pub use codeact::CodeAct;
 pub use prompts::{PromptError, Prompts};
+pub use repair::{DIVIDER, FENCE as EDIT_FENCE, Repair};
 pub use search::{Definition, Outline};
 pub use workflow::{Workflow, last_block};
 
@@ -121,7 +123,7 @@ pub enum StepError {
 
 /// An agent without its model.
 pub trait Scaffold: Send {
-    /// `codeact`, `workflow` or `bash`.
+    /// `codeact`, `workflow`, `repair` or `bash`.
     fn name(&self) -> &'static str;
 
     /// The conversation's beginning: system prompt and task.

@@ -35,6 +35,18 @@ const BUILT_IN: &[(&str, &str)] = &[
         include_str!("../../prompts/codeact/nudge.j2"),
     ),
     (
+        "repair/system.j2",
+        include_str!("../../prompts/repair/system.j2"),
+    ),
+    (
+        "repair/task.j2",
+        include_str!("../../prompts/repair/task.j2"),
+    ),
+    (
+        "repair/retry.j2",
+        include_str!("../../prompts/repair/retry.j2"),
+    ),
+    (
         "workflow/system.j2",
         include_str!("../../prompts/workflow/system.j2"),
     ),

@@ -33,7 +33,7 @@ A killed run goes on where it was with the same command.";
 pub struct RolloutArgs {
     #[command(flatten)]
     pub run: RunArgs,
-    /// Agent: codeact, workflow, bash, or 'cmd: …' for any other
+    /// Agent: codeact, workflow, repair, bash, or 'cmd: …' for any other
     #[arg(long, value_name = "NAME")]
     pub agent: String,
     /// Model, such as openai:NAME@URL

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 use similar::TextDiff;
 use swegym_agent::model::{Line, Model, ModelError, Reply, Request, Script};
-use swegym_agent::scaffold::SENTINEL;
+use swegym_agent::scaffold::{DIVIDER, EDIT_FENCE, SENTINEL};
 use swegym_data::patch::{FileEntry, FileMode, Matching, Patch, Tree};
 
 use crate::Error;
@@ -33,9 +33,13 @@ pub fn player(
             edits: walk(&parsed, tree)?,
             at: Mutex::new((0, Stage::Search)),
         }),
+        "repair" => Box::new(Repairer {
+            name: name.to_owned(),
+            edits: changed_lines(&parsed, tree)?,
+        }),
         other => {
             let what = format!("a patch cannot be played through {other:?}");
-            return Err(Error::input(what, "use codeact, workflow or bash"));
+            return Err(Error::input(what, "use codeact, workflow, repair or bash"));
         }
     })
 }
@@ -220,6 +224,80 @@ fn walk(patch: &Patch, tree: &dyn Tree) -> Result<Vec<Edit>, Error> {
         }
     }
     Ok(all)
+}
+
+/// The lines of a patch's one file from the first to the last that it changes:
+/// the text before, and from each first line with as many lines around as
+/// there may be, what was there and what comes.
+fn changed_lines(patch: &Patch, tree: &dyn Tree) -> Result<Vec<(String, String)>, Error> {
+    let files = made(patch, tree)?;
+    let [(_, Made::Changed(before, _))] = files.as_slice() else {
+        return Err(Error::input(
+            "`repair` edits one text file that is there, and the patch is of others",
+            "play the patch through `codeact` or `bash`",
+        ));
+    };
+    let applied = patch
+        .apply(tree, Matching::Fuzz(5))
+        .map_err(|e| Error::input(e.to_string(), "is it a patch of this codebase?"))?;
+    let after = applied.files.into_values().flatten().next();
+    let after = after.map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned());
+    let after = after.unwrap_or_default();
+    let (old, new): (Vec<&str>, Vec<&str>) = (
+        before.split_inclusive('\n').collect(),
+        after.split_inclusive('\n').collect(),
+    );
+    let same = |(a, b): &(&&str, &&str)| a == b;
+    let head = old.iter().zip(&new).take_while(same).count();
+    let most = old.len().min(new.len()) - head;
+    let tail = old.iter().rev().zip(new.iter().rev());
+    let tail = tail.take_while(same).count().min(most);
+    // Lines alone first, which a model has least to copy of; each needs at
+    // least one old line to be found by.
+    let around = (0..=AROUND).filter_map(|around| {
+        let (from, to) = (head.saturating_sub(around), tail.saturating_sub(around));
+        let (was, comes) = (&old[from..old.len() - to], &new[from..new.len() - to]);
+        (!was.concat().trim().is_empty()).then(|| (was.concat(), comes.concat()))
+    });
+    Ok(around.collect())
+}
+
+/// Answers with the edit of a patch, by the fewest lines that are found once
+/// in what it is shown.
+struct Repairer {
+    name: String,
+    edits: Vec<(String, String)>,
+}
+
+impl Model for Repairer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn complete(&self, request: &Request<'_>) -> Result<Reply, ModelError> {
+        let told = request.messages.last().map(|m| m.text());
+        let told = told.unwrap_or_default();
+        let once = |(old, _): &&(String, String)| told.matches(old.as_str()).count() == 1;
+        let (old, new) = self
+            .edits
+            .iter()
+            .find(once)
+            .ok_or(ModelError::ScriptEnded)?;
+        let line = |text: &str| match text.ends_with('\n') || text.is_empty() {
+            true => text.to_owned(),
+            false => format!("{text}\n"),
+        };
+        let command = format!("{}{DIVIDER}\n{}", line(old), line(new));
+        let said = if request.tools.is_empty() {
+            Line {
+                content: format!("```{EDIT_FENCE}\n{command}```"),
+                ..Line::default()
+            }
+        } else {
+            Line::call("edit", &json!({"command": command}))
+        };
+        Script::new(&self.name, vec![said]).complete(request)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

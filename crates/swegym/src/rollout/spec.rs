@@ -8,7 +8,7 @@ use swegym_agent::model::{
     Anthropic, HttpOptions, Line, Model, OpenAi, Prices, Script, ScriptedCall,
 };
 use swegym_agent::scaffold::{
-    Bash, CodeAct, Definition, Dialect, Outline, Prompts, Scaffold, Workflow,
+    Bash, CodeAct, Definition, Dialect, Outline, Prompts, Repair, Scaffold, Workflow,
 };
 use swegym_core::{Instance, StepSource, Trajectory};
 use swegym_data::patch::Tree;
@@ -27,6 +27,8 @@ pub enum AgentSpec {
     CodeAct,
     /// The state machine.
     Workflow,
+    /// One edit of the likeliest functions.
+    Repair,
     /// A shell alone.
     Bash,
     /// Any other agent: a command in the sandbox.
@@ -34,7 +36,7 @@ pub enum AgentSpec {
 }
 
 impl AgentSpec {
-    /// Reads `codeact`, `workflow`, `bash` or `cmd:…`.
+    /// Reads `codeact`, `workflow`, `repair`, `bash` or `cmd:…`.
     ///
     /// # Errors
     /// Any other word.
@@ -50,10 +52,11 @@ impl AgentSpec {
         match text {
             "codeact" => Ok(Self::CodeAct),
             "workflow" => Ok(Self::Workflow),
+            "repair" => Ok(Self::Repair),
             "bash" => Ok(Self::Bash),
             other => Err(Error::input(
                 format!("--agent: there is no agent {other:?}"),
-                "use codeact, workflow, bash, or 'cmd: …' for a command",
+                "use codeact, workflow, repair, bash, or 'cmd: …' for a command",
             )),
         }
     }
@@ -63,6 +66,7 @@ impl AgentSpec {
         match self {
             Self::CodeAct => "codeact",
             Self::Workflow => "workflow",
+            Self::Repair => "repair",
             Self::Bash => "bash",
             Self::Command(_) => "cmd",
         }
@@ -83,6 +87,7 @@ impl AgentSpec {
             Self::CodeAct => Box::new(CodeAct::new(prompts)),
             Self::Bash => Box::new(Bash::new(prompts, dialect)),
             Self::Workflow => Box::new(Workflow::new(prompts, dialect, Arc::new(Python))),
+            Self::Repair => Box::new(Repair::new(prompts, dialect, Arc::new(Python))),
             Self::Command(_) => return None,
         })
     }

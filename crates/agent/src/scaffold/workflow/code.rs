@@ -11,7 +11,7 @@ pub fn last_block(text: &str) -> Option<String> {
 
 /// New code at the depth of the old, with its blank lines before and after:
 /// models often start at the margin, and drop blank lines or add some.
-pub(super) fn indented_like(new: &str, old: &str) -> String {
+pub(in crate::scaffold) fn indented_like(new: &str, old: &str) -> String {
     let depth = |text: &str| {
         let first = text.lines().find(|l| !l.trim().is_empty())?;
         // Of other spaces a piece might be no text.

@@ -18,7 +18,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 use swegym_core::{ChatMessage, ChatToolCall, Command, SandboxError, Tool};
 
-use self::code::indented_like;
+pub(super) use self::code::indented_like;
 pub use self::code::last_block;
 use self::tools::{Pick, Plan, Replace, Review, SearchFor, Verdict, tools};
 use super::editor::numbered;
