@@ -48,6 +48,8 @@ fn run(ui: &Ui, cli: Cli) -> Result<u8, Error> {
         Command::Models(command) => commands::models::run(ui, global, command),
         Command::Serve(args) => commands::serve::run(ui, global, &args),
         Command::Export(args) => commands::hand_over::run(ui, global, &args),
+        Command::BestOf(args) => commands::best_of::run(ui, global, &args),
+        Command::Improve(args) => commands::improve::run(ui, global, &args),
         Command::Score(args) => commands::score::run(ui, global, &args),
         Command::Train(args) => commands::train::run(ui, global, &args),
         Command::Evaluate(args) => commands::evaluate::run(ui, global, args),

@@ -137,7 +137,7 @@ impl Report {
 }
 
 /// Calls of the model in an attempt.
-fn calls(record: &Record) -> usize {
+pub fn calls(record: &Record) -> usize {
     let own = |s: &&swegym_core::AtifStep| {
         s.source == StepSource::Agent && s.is_copied_context != Some(true)
     };
@@ -280,7 +280,8 @@ fn pairs(chosen: &[(&str, &Record)], mut report: Report) -> Curated {
     Curated { rows, report }
 }
 
-fn labelled(record: &Record) -> Labelled<'_> {
+/// An attempt as rows are made of.
+pub fn labelled(record: &Record) -> Labelled<'_> {
     Labelled {
         trajectory: &record.trajectory,
         instance_id: &record.instance_id,

@@ -141,6 +141,21 @@ fn heard(record: &Record) -> Vec<String> {
     heard
 }
 
+/// Whether the last tests that the agent ran itself all passed; `None` where
+/// none ran, or their output does not say.
+pub fn visible_tests_passed(record: &Record) -> Option<bool> {
+    let heard = heard(record);
+    let last = heard
+        .iter()
+        .rev()
+        .find(|text| PASSED.is_match(text) || FAILED.is_match(text))?;
+    let count = |pattern: &Regex| -> f64 {
+        let last = pattern.captures_iter(last).last();
+        last.and_then(|c| c[1].parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    Some(count(&PASSED) > 0.0 && count(&FAILED) == 0.0)
+}
+
 fn ended_by_itself(record: &Record) -> bool {
     let end = record.end.as_deref().unwrap_or_default().to_lowercase();
     end.contains("submit") || end.contains("finish")

@@ -27,6 +27,7 @@
 //! (exit codes).
 
 pub mod bench;
+pub mod best_of;
 pub mod card;
 pub mod codebase;
 pub mod collect;
@@ -44,6 +45,7 @@ pub mod funnel;
 pub mod grade;
 pub mod hand_over;
 pub mod home;
+pub mod improve;
 pub mod judge;
 pub mod local;
 pub mod models;

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+mod improve;
 mod learn;
 mod rollout;
 mod train;
 
+pub use improve::{BestOfArgs, ImproveArgs, RankingKind};
 pub use learn::{
     DtypeKind, FormKind, HandOverArgs, ModelForm, ModelsCommand, PartArgs, PartBy, RowsKind,
     ScoreArgs, ServeArgs, SplitPart, TrainerKind,
@@ -120,6 +122,11 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Score attempts by how likely they resolved their issue
     Score(ScoreArgs),
+    /// Choose the likeliest attempt at each instance, as predictions
+    BestOf(BestOfArgs),
+    /// Make a policy better: demonstrations, fine-tuning, rejection sampling,
+    /// a verifier, all measured on tasks that are held out
+    Improve(Box<ImproveArgs>),
     /// Grade predictions
     Evaluate(EvaluateArgs),
     /// Read the logs of test runs
@@ -452,6 +459,16 @@ pub enum TasksCommand {
     /// Keep what SWE-bench Lite's rules admit
     #[command(after_help = "Example:\n  swegym tasks lite tasks.jsonl --out lite.jsonl")]
     Lite {
+        /// File, folder, or hub name
+        file: String,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Keep tasks for small models: one small edit, in a function that the issue
+    /// names
+    #[command(after_help = "Example:\n  swegym tasks short tasks.jsonl --out short.jsonl")]
+    Short {
         /// File, folder, or hub name
         file: String,
         /// File to write

@@ -1,12 +1,14 @@
 //! One file a command: arguments in, lines out, exit code.
 
 pub mod bench;
+pub mod best_of;
 pub mod collect;
 pub mod demo;
 pub mod doctor;
 pub mod env;
 pub mod evaluate;
 pub mod hand_over;
+pub mod improve;
 pub mod logs;
 pub mod models;
 pub mod rollout;

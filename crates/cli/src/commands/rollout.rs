@@ -96,6 +96,7 @@ fn plan(args: &RolloutArgs) -> Result<Plan, Error> {
             None => Dialect::Tools,
         },
         model,
+        examples: Vec::new(),
         prices,
         http: HttpOptions {
             timeout: Duration::from_secs(args.request_timeout),

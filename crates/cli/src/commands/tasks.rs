@@ -10,7 +10,7 @@ use swegym::{Error, exit};
 use swegym_core::Instance;
 use swegym_data::curate::{
     DEFAULT_THRESHOLD, Dedup, DedupRules, Difficulty, Leak, Leaks, RepoSplitter, SameBecause,
-    SplitSide, lite, measure,
+    SplitSide, lite, measure, short,
 };
 use swegym_data::{
     Checker, Dataset, Finding, Mean, SWE_BENCH_COLUMNS, Severity, Stats, StatsBuilder, WriteFormat,
@@ -33,7 +33,14 @@ pub fn run(ui: &Ui, command: TasksCommand) -> Result<u8, Error> {
         } => dedup(ui, &files, DedupRules { near, same_tests }, &out),
         TasksCommand::Convert { file, to, out } => converted(ui, &file, to, &out),
         TasksCommand::Check { files } => check(ui, &files),
-        TasksCommand::Lite { file, out } => kept_by_lite(ui, &file, &out),
+        TasksCommand::Lite { file, out } => {
+            let broken = |i: &Instance| lite(i).iter().map(|rule| rule.name()).collect();
+            kept(ui, &file, &out, &broken)
+        }
+        TasksCommand::Short { file, out } => {
+            let broken = |i: &Instance| short(i).iter().map(|rule| rule.name()).collect();
+            kept(ui, &file, &out, &broken)
+        }
         TasksCommand::Split {
             file,
             share,
@@ -297,15 +304,21 @@ fn converted(ui: &Ui, file: &str, to: Format, out: &std::path::Path) -> Result<u
     Ok(exit::SUCCESS)
 }
 
-fn kept_by_lite(ui: &Ui, file: &str, out: &Path) -> Result<u8, Error> {
+/// Writes the rows that break no rule, and says how many break which.
+fn kept(
+    ui: &Ui,
+    file: &str,
+    out: &Path,
+    broken_by: &dyn Fn(&Instance) -> Vec<&'static str>,
+) -> Result<u8, Error> {
     let mut broken: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut rows, mut kept) = (0, Vec::new());
     for instance in Dataset::open(file)?.instances() {
         let instance = instance?;
         rows += 1;
-        let rules = lite(&instance);
+        let rules = broken_by(&instance);
         for rule in &rules {
-            *broken.entry(rule.name()).or_default() += 1;
+            *broken.entry(rule).or_default() += 1;
         }
         if rules.is_empty() {
             kept.push(instance);

@@ -9,6 +9,7 @@ mod difficulty;
 mod leaks;
 mod lite;
 mod near;
+mod short;
 mod split;
 
 pub use dedup::{Dedup, DedupRules, Duplicate, SameBecause};
@@ -16,4 +17,5 @@ pub use difficulty::{Difficulty, Measures, measure};
 pub use leaks::{Leak, LeakKind, Leaks};
 pub use lite::{LiteRule, lite};
 pub use near::{DEFAULT_THRESHOLD, Sketch};
+pub use short::{ShortRule, short};
 pub use split::{RepoSplit, RepoSplitter, SplitSide, project};

@@ -386,6 +386,7 @@ mod tests {
             dialect: Dialect::Tools,
             model: "gold".to_owned(),
             model_name_or_path: "gold".to_owned(),
+            examples: None,
             sampling: Sampling::default(),
             limits: Limits::default(),
             prices: None,

@@ -8,6 +8,7 @@
 
 mod bases;
 mod command;
+mod examples;
 mod gold;
 pub mod index;
 mod ledger;
@@ -30,7 +31,7 @@ use swegym_agent::episode::Limits;
 use swegym_agent::model::{HttpOptions, Prices, Sampling};
 use swegym_agent::proxy::Proxy;
 use swegym_agent::scaffold::{Dialect, Prompts};
-use swegym_core::{Instance, Outcome, Prediction};
+use swegym_core::{ChatMessage, Instance, Outcome, Prediction};
 
 use crate::Error;
 use crate::dispatch::{self, Attempt, Cancel, Event as Job, dispatch};
@@ -69,6 +70,9 @@ pub struct Plan {
     pub dialect: Dialect,
     /// The model.
     pub model: ModelSpec,
+    /// Demonstrations, task and answer in turn, that come before every task;
+    /// they are no part of a trajectory.
+    pub examples: Vec<ChatMessage>,
     /// Its prices, where the provider tells no cost.
     pub prices: Option<Prices>,
     /// How it is called.
@@ -264,6 +268,7 @@ fn manifest(plan: &Plan) -> Manifest {
         dialect: plan.dialect,
         model: plan.model.to_string(),
         model_name_or_path: plan.model.name(),
+        examples: examples::digest(&plan.examples),
         sampling: plan.sampling.clone(),
         limits: plan.limits,
         prices: plan.prices,

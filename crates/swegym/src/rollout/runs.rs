@@ -44,6 +44,9 @@ pub struct Manifest {
     pub model: String,
     /// `model_name_or_path` of the predictions.
     pub model_name_or_path: String,
+    /// Digest of the demonstrations in its prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<String>,
     /// How it samples.
     pub sampling: Sampling,
     /// Limits of an episode.

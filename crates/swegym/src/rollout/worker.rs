@@ -21,7 +21,7 @@ use super::command::{self, Installed};
 use super::ledger::Journal;
 use super::runs::{Entry, EpisodeRecord, OpenRun};
 use super::warm::{Warm, WarmUp};
-use super::{Models, Plan, patch};
+use super::{Models, Plan, examples, patch};
 use crate::dispatch::Cancel;
 use crate::environment::TESTBED;
 use crate::judge::Judge;
@@ -257,6 +257,7 @@ impl Shared {
             .map_err(|e| Error::input(e.to_string(), "the row's `base_patch` is damaged"))?;
         let agent = self.plan.agent.name();
         let model = self.models.model(instance, work.sample, agent, &tree)?;
+        let model = examples::before(model, &self.plan.examples);
         let mut sampling = self.plan.sampling.clone();
         // Samples of one instance differ, and a repeated run does not.
         sampling.seed = sampling.seed.map(|seed| seed + u64::from(work.sample));
