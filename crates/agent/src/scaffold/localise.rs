@@ -122,7 +122,7 @@ fn inside(path: &str, workdir: &str) -> Option<String> {
 
 /// Names of code in a text, with how often they occur: what is in backticks,
 /// called, dotted, or written like code.
-fn names(text: &str) -> BTreeMap<String, usize> {
+pub(crate) fn names(text: &str) -> BTreeMap<String, usize> {
     let word = Regex::new(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*").expect("valid");
     let mut names = BTreeMap::new();
     for found in word.find_iter(text) {

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::json;
 use swegym_core::{ChatMessage, Command, Tool};
 
-use super::localise::localise;
-use super::search::{Index, Outline, Span};
+use super::localise::{is_test, localise, names};
+use super::search::{Definition, Index, Outline, Span};
 use super::workflow::indented_like;
 use super::{Act, Dialect, Next, Prompts, Scaffold, StepError, Task, Turn, arguments, wrong};
 use crate::workspace::{Workspace, shorten};
@@ -26,9 +26,13 @@ pub const DIVIDER: &str = "=======";
 /// Characters of the issue that the model sees.
 const MOST_SYMPTOM: usize = 700;
 /// Functions that it sees.
-const MOST_SPANS: usize = 3;
+const MOST_SPANS: usize = 4;
 /// Lines of all of them.
 const MOST_LINES: usize = 60;
+/// Places that are looked at.
+const MOST_GUESSES: usize = 12;
+/// A name that more places define says nothing, even where it failed.
+const MOST_PLACES: usize = 12;
 /// Answers out of form before the episode ends.
 const RETRIES: u32 = 1;
 /// Longest run of the visible tests.
@@ -46,18 +50,18 @@ pub struct Repair {
     failures: u32,
 }
 
-/// Lines that the model sees.
+/// Code that the model sees.
 struct Shown {
     file: String,
-    /// First line, from 1.
-    start: usize,
-    lines: Vec<String>,
+    /// Lines by their numbers, from 1; what is between is left out.
+    lines: Vec<(usize, String)>,
 }
 
-/// An edit that fits: lines of a span from `first`, so many, become `new`.
+/// An edit that fits: the lines of a file from `first` on, so many, become
+/// `new`.
 #[derive(Debug, PartialEq)]
 struct Edit {
-    span: usize,
+    file: String,
     first: usize,
     count: usize,
     new: String,
@@ -106,26 +110,49 @@ impl Repair {
             ..task.clone()
         };
         let outline = self.outline.clone();
-        let mut found = localise(&issue_alone, &index, &*outline, workspace, MOST_SPANS)?;
+        let mut found = localise(&issue_alone, &index, &*outline, workspace, MOST_GUESSES)?;
         if found.is_empty() {
-            found = localise(task, &index, &*outline, workspace, MOST_SPANS)?;
+            found = localise(task, &index, &*outline, workspace, MOST_GUESSES)?;
+        }
+        let mut guesses: Vec<(Span, f64)> = Vec::new();
+        let mut add = |span: Span, weight: f64| match guesses.iter_mut().find(|(s, _)| *s == span) {
+            Some((_, sum)) => *sum += weight,
+            None => guesses.push((span, weight)),
+        };
+        for (n, span) in found.into_iter().enumerate() {
+            add(span, 1.0 / (n + 1) as f64);
+        }
+        // What failed says more than the rest, even where many have the name.
+        let symptom = symptom(&task.problem_statement);
+        for name in names(&symptom).into_keys() {
+            let places = index.count(name.rsplit('.').next().unwrap_or(&name));
+            if (1..=MOST_PLACES).contains(&places) {
+                for span in index.named(&name, None, &*outline, workspace)? {
+                    if !is_test(&span.file) {
+                        add(span, 1.0 / (places as f64).sqrt());
+                    }
+                }
+            }
+        }
+        guesses.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.file.cmp(&b.0.file)));
+        let mut functions: Vec<(Span, String)> = Vec::new();
+        for (span, _) in guesses {
+            let text = workspace.read(&Path::new(&task.workdir).join(&span.file))?;
+            for span in functions_of(span, &text, &*outline, &symptom) {
+                if functions.iter().all(|(known, _)| *known != span) {
+                    functions.push((span, text.clone()));
+                }
+            }
         }
         let mut room = MOST_LINES;
-        for Span {
-            file, start, end, ..
-        } in found
-        {
-            let text = workspace.read(&Path::new(&task.workdir).join(&file))?;
-            let all = text.lines().skip(start - 1).take(end + 1 - start);
-            let lines: Vec<String> = all.take(room).map(str::to_owned).collect();
-            // What is within another is there already.
-            let known =
-                |s: &Shown| s.file == file && start >= s.start && start < s.start + s.lines.len();
-            if lines.is_empty() || self.spans.iter().any(known) {
+        for (span, text) in functions {
+            let lines = code_of(&span, &text);
+            if lines.len() > room || self.spans.len() == MOST_SPANS {
                 continue;
             }
             room -= lines.len();
-            self.spans.push(Shown { file, start, lines });
+            let Span { file, .. } = span;
+            self.spans.push(Shown { file, lines });
         }
         Ok(())
     }
@@ -144,16 +171,19 @@ impl Repair {
             None => return Err("there are no old lines".into()),
         };
         let (span, first) = self.place(old)?;
+        let span = &self.spans[span];
         let count = old.len();
-        let before = self.spans[span].lines[first..first + count].join("\n");
+        let before = span.lines[first..first + count].iter();
+        let before: Vec<&str> = before.map(|(_, line)| line.as_str()).collect();
+        let before = before.join("\n");
         let new = lines[divider + 1..].join("\n");
         let new = indented_like(&new, &before);
         if new.trim_end_matches('\n') == before {
             return Err("the new lines are the same as the old".into());
         }
         Ok(Edit {
-            span,
-            first,
+            file: span.file.clone(),
+            first: span.lines[first].0,
             count,
             new,
         })
@@ -168,7 +198,11 @@ impl Repair {
             let mut found = Vec::new();
             for (n, span) in self.spans.iter().enumerate() {
                 let windows = span.lines.windows(old.len()).enumerate();
-                let fits = windows.filter(|(_, w)| w.iter().zip(old).all(|(a, b)| same(a, b)));
+                // Nothing may have been left out between them.
+                let fits = windows.filter(|(_, w)| {
+                    let whole = w[w.len() - 1].0 - w[0].0 + 1 == w.len();
+                    whole && w.iter().zip(old).all(|(a, b)| same(&a.1, b))
+                });
                 found.extend(fits.map(|(first, _)| (n, first)));
             }
             match found.as_slice() {
@@ -191,11 +225,10 @@ impl Repair {
         edit: &Edit,
         workspace: &mut Workspace<'_>,
     ) -> Result<Result<(), String>, StepError> {
-        let span = &self.spans[edit.span];
-        let path = Path::new(&self.workdir).join(&span.file);
+        let path = Path::new(&self.workdir).join(&edit.file);
         let before = workspace.read(&path)?;
         let lines: Vec<&str> = before.split_inclusive('\n').collect();
-        let first = (span.start - 1 + edit.first).min(lines.len());
+        let first = (edit.first - 1).min(lines.len());
         let end = (first + edit.count).min(lines.len());
         let after = format!(
             "{}{}{}",
@@ -203,7 +236,7 @@ impl Repair {
             edit.new,
             lines[end..].concat()
         );
-        let parsed = span.file.ends_with(".py") && self.outline.syntax_error(&before).is_none();
+        let parsed = edit.file.ends_with(".py") && self.outline.syntax_error(&before).is_none();
         if let Some(error) = self.outline.syntax_error(&after).filter(|_| parsed) {
             return Ok(Err(format!("the file would not be valid Python ({error})")));
         }
@@ -244,6 +277,70 @@ fn symptom(issue: &str) -> String {
     shorten(&text, MOST_SYMPTOM, "…")
 }
 
+/// A function as it is; of a class, the methods that the symptom names.
+fn functions_of(span: Span, text: &str, outline: &dyn Outline, symptom: &str) -> Vec<Span> {
+    let within = |d: &Definition| span.start <= d.start && d.end <= span.end;
+    let all = outline.definitions(text);
+    let inner: Vec<&Definition> = all.iter().filter(|d| within(d)).collect();
+    let head = text.lines().skip(span.start - 1);
+    let class = head
+        .map(str::trim_start)
+        .find(|line| !line.starts_with('@') && !line.is_empty())
+        .is_some_and(|line| line.starts_with("class "));
+    if !class {
+        return vec![span];
+    }
+    let mentioned = names(symptom);
+    let called = |d: &&&Definition| {
+        let plain = d.name.rsplit('.').next().unwrap_or(&d.name);
+        (d.start, d.end) != (span.start, span.end) && mentioned.contains_key(plain)
+    };
+    let methods = inner.iter().filter(called);
+    methods
+        .map(|d| Span {
+            file: span.file.clone(),
+            title: d.name.clone(),
+            start: d.start,
+            end: d.end,
+        })
+        .collect()
+}
+
+/// Lines of a span by their numbers, without its docstring: a small model has
+/// room for the code alone.
+fn code_of(span: &Span, text: &str) -> Vec<(usize, String)> {
+    let all = text.lines().enumerate().skip(span.start - 1);
+    let all = all.take(span.end + 1 - span.start);
+    let mut lines: Vec<(usize, String)> = all.map(|(n, l)| (n + 1, l.to_owned())).collect();
+    let body = lines.iter().position(|(_, l)| l.trim_end().ends_with(':'));
+    let Some(first) = body.map(|n| n + 1) else {
+        return lines;
+    };
+    let quote = lines.get(first).and_then(|(_, l)| {
+        let l = l.trim_start().trim_start_matches(['r', 'R']);
+        ["\"\"\"", "'''"]
+            .into_iter()
+            .find(|quote| l.starts_with(quote))
+    });
+    if let Some(quote) = quote {
+        let ends = |n: usize, l: &str| match n == first {
+            true => l.matches(quote).count() > 1,
+            false => l.contains(quote),
+        };
+        let last = lines
+            .iter()
+            .enumerate()
+            .skip(first)
+            .find(|(n, (_, l))| ends(*n, l))
+            .map(|(n, _)| n);
+        // A body of nothing else is shown as it is.
+        if let Some(last) = last.filter(|last| last + 1 < lines.len()) {
+            lines.drain(first..=last);
+        }
+    }
+    lines
+}
+
 impl Scaffold for Repair {
     fn name(&self) -> &'static str {
         "repair"
@@ -267,7 +364,10 @@ impl Scaffold for Repair {
         self.look(task, workspace)?;
         let spans = self.spans.iter();
         let spans: Vec<_> = spans
-            .map(|s| json!({"file": s.file, "code": s.lines.join("\n")}))
+            .map(|s| {
+                let lines: Vec<&str> = s.lines.iter().map(|(_, line)| line.as_str()).collect();
+                json!({"file": s.file, "code": lines.join("\n")})
+            })
             .collect();
         let values = json!({
             "symptom": symptom(&task.problem_statement), "spans": spans, "dialect": self.dialect,
@@ -371,13 +471,20 @@ mod tests {
         }
     }
 
+    fn shown_nothing() -> Repair {
+        Repair::new(Prompts::default(), Dialect::Text, Arc::new(Nothing))
+    }
+
     fn shown(code: &[&str]) -> Repair {
-        let mut repair = Repair::new(Prompts::default(), Dialect::Text, Arc::new(Nothing));
+        let mut repair = shown_nothing();
         for (n, text) in code.iter().enumerate() {
             repair.spans.push(Shown {
                 file: format!("{n}.py"),
-                start: 10,
-                lines: text.lines().map(str::to_owned).collect(),
+                lines: text
+                    .lines()
+                    .enumerate()
+                    .map(|(n, l)| (n + 10, l.to_owned()))
+                    .collect(),
             });
         }
         repair
@@ -393,19 +500,19 @@ mod tests {
             .read("    if x:\n        return 1\n=======\n    if not x:\n        return 1\n")
             .unwrap();
         let new = "    if not x:\n        return 1\n".to_owned();
-        let at = |span, first, count, new| Edit {
-            span,
+        let at = |file: usize, first, count, new| Edit {
+            file: format!("{file}.py"),
             first,
             count,
             new,
         };
-        assert_eq!(edit, at(0, 1, 2, new));
+        assert_eq!(edit, at(0, 11, 2, new));
         // Space around lines is forgiven, and put right.
         let edit = repair.read("\nreturn 2\n=======\nreturn 5").unwrap();
-        assert_eq!(edit, at(0, 3, 1, "    return 5\n".into()));
+        assert_eq!(edit, at(0, 13, 1, "    return 5\n".into()));
         assert_eq!(
             repair.read("y = 3\n=======").unwrap(),
-            at(1, 0, 1, String::new())
+            at(1, 10, 1, String::new())
         );
     }
 
@@ -418,6 +525,34 @@ mod tests {
         assert!(problem("c\n=======\nd").contains("not in the code"));
         assert!(problem("a = 1\n=======\na = 2").contains("2 times"));
         assert!(problem("b = 2\n=======\nb = 2").contains("same as the old"));
+    }
+
+    #[test]
+    fn docstrings_are_left_out_and_edits_do_not_reach_over_them() {
+        let text = "\n@cached\ndef f(x):\n    \"\"\"Doc.\n\n    More.\n    \"\"\"\n    return x\n";
+        let span = Span {
+            file: "0.py".into(),
+            title: "f".into(),
+            start: 2,
+            end: 8,
+        };
+        let lines = code_of(&span, text);
+        let shown: Vec<(usize, &str)> = lines.iter().map(|(n, l)| (*n, l.as_str())).collect();
+        assert_eq!(
+            shown,
+            [(2, "@cached"), (3, "def f(x):"), (8, "    return x")]
+        );
+        let mut repair = shown_nothing();
+        repair.spans.push(Shown {
+            file: "0.py".into(),
+            lines,
+        });
+        let edit = repair.read("return x\n=======\nreturn -x").unwrap();
+        assert_eq!((edit.first, edit.count), (8, 1));
+        let over = repair
+            .read("def f(x):\n    return x\n=======\nx")
+            .unwrap_err();
+        assert!(over.contains("not in the code"), "{over}");
     }
 
     #[test]

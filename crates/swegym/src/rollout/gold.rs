@@ -278,11 +278,13 @@ impl Model for Repairer {
         let told = request.messages.last().map(|m| m.text());
         let told = told.unwrap_or_default();
         let once = |(old, _): &&(String, String)| told.matches(old.as_str()).count() == 1;
-        let (old, new) = self
-            .edits
-            .iter()
-            .find(once)
-            .ok_or(ModelError::ScriptEnded)?;
+        let Some((old, new)) = self.edits.iter().find(once) else {
+            let said = Line {
+                content: "The code that has to change is not shown.".into(),
+                ..Line::default()
+            };
+            return Script::new(&self.name, vec![said]).complete(request);
+        };
         let line = |text: &str| match text.ends_with('\n') || text.is_empty() {
             true => text.to_owned(),
             false => format!("{text}\n"),
