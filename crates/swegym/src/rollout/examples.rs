@@ -58,3 +58,57 @@ impl Model for Shown {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use swegym_agent::model::{Line, Sampling, Script};
+
+    use super::*;
+
+    /// Remembers what it was asked.
+    struct Listener(Mutex<Vec<ChatMessage>>);
+
+    impl Model for Listener {
+        fn name(&self) -> &str {
+            "listener"
+        }
+
+        fn complete(&self, request: &Request<'_>) -> Result<Reply, ModelError> {
+            *self.0.lock().unwrap() = request.messages.to_vec();
+            Script::new("listener", vec![Line::default()]).complete(request)
+        }
+    }
+
+    #[test]
+    fn demonstrations_come_between_system_prompt_and_task() {
+        let examples = [
+            ChatMessage::user("a task"),
+            ChatMessage::assistant("its edit"),
+        ];
+        assert!(digest(&[]).is_none() && digest(&examples) != digest(&examples[..1]));
+        let listener = Arc::new(Listener(Mutex::default()));
+        let asked = [ChatMessage::system("rules"), ChatMessage::user("the task")];
+        let request = Request {
+            messages: &asked,
+            tools: &[],
+            stop: &[],
+            sampling: &Sampling::default(),
+            deadline: None,
+        };
+        before(listener.clone(), &examples)
+            .complete(&request)
+            .unwrap();
+        let heard: Vec<String> = listener
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(ChatMessage::text)
+            .collect();
+        assert_eq!(heard, ["rules", "a task", "its edit", "the task"]);
+        before(listener.clone(), &[]).complete(&request).unwrap();
+        assert_eq!(listener.0.lock().unwrap().len(), 2);
+    }
+}
