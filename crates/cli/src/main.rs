@@ -51,6 +51,7 @@ fn run(ui: &Ui, cli: Cli) -> Result<u8, Error> {
         Command::BestOf(args) => commands::best_of::run(ui, global, &args),
         Command::Improve(args) => commands::improve::run(ui, global, &args),
         Command::Score(args) => commands::score::run(ui, global, &args),
+        Command::Study(command) => commands::study::run(ui, global, command),
         Command::Train(args) => commands::train::run(ui, global, &args),
         Command::Evaluate(args) => commands::evaluate::run(ui, global, args),
         Command::Logs(command) => commands::logs::run(ui, command),

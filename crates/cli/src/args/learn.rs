@@ -177,8 +177,9 @@ pub struct HandOverArgs {
     pub part: PartArgs,
 }
 
+/// Which attempts are scored, and by what.
 #[derive(Debug, Args)]
-pub struct ScoreArgs {
+pub struct ScoringArgs {
     /// Runs, or files of trajectories
     #[arg(long, required = true, num_args = 1.., value_name = "RUN")]
     pub trajectories: Vec<PathBuf>,
@@ -192,11 +193,40 @@ pub struct ScoreArgs {
     /// part of these
     #[arg(long, num_args = 1.., value_name = "RUN")]
     pub fit: Vec<PathBuf>,
+    #[command(flatten)]
+    pub part: PartArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    pub scoring: ScoringArgs,
     /// File for the scores, one attempt a line
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StudyCommand {
+    /// How far more attempts go: pass@k, and best@k by every ranking
+    #[command(after_help = "\
+Example:
+  swegym study inference --trajectories runs/mine --split test --fit runs/mine \\
+      --verifier judge --k 1,2,4,8,16 --out studies/inference
+Writes study.json and scaling.svg.")]
+    Inference(InferenceArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct InferenceArgs {
     #[command(flatten)]
-    pub part: PartArgs,
+    pub scoring: ScoringArgs,
+    /// Attempts to choose from
+    #[arg(long, value_name = "K", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
+    pub k: Vec<usize>,
+    /// Folder for the result
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]

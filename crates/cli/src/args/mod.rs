@@ -13,8 +13,8 @@ mod train;
 
 pub use improve::{BestOfArgs, ImproveArgs, RankingKind};
 pub use learn::{
-    DtypeKind, FormKind, HandOverArgs, ModelForm, ModelsCommand, PartArgs, PartBy, RowsKind,
-    ScoreArgs, ServeArgs, SplitPart, TrainerKind,
+    DtypeKind, FormKind, HandOverArgs, InferenceArgs, ModelForm, ModelsCommand, PartArgs, PartBy,
+    RowsKind, ScoreArgs, ScoringArgs, ServeArgs, SplitPart, StudyCommand, TrainerKind,
 };
 pub use train::{ScheduleKind, TrainArgs, TrainKind};
 
@@ -127,6 +127,9 @@ pub enum Command {
     /// Make a policy better: demonstrations, fine-tuning, rejection sampling,
     /// a verifier, all measured on tasks that are held out
     Improve(Box<ImproveArgs>),
+    /// Measure how results scale
+    #[command(subcommand)]
+    Study(StudyCommand),
     /// Grade predictions
     Evaluate(EvaluateArgs),
     /// Read the logs of test runs

@@ -192,7 +192,7 @@ impl<'a> Display<'a> {
 }
 
 /// `12.5 % (8.1 to 17.0)`.
-fn share(estimate: &Estimate) -> String {
+pub fn share(estimate: &Estimate) -> String {
     let mean = 100.0 * estimate.mean;
     match estimate.interval {
         Some((low, high)) => {

@@ -15,6 +15,7 @@ pub mod rollout;
 pub mod runs;
 pub mod score;
 pub mod serve;
+pub mod study;
 pub mod synth;
 pub mod tasks;
 pub mod train;

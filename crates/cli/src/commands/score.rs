@@ -6,17 +6,45 @@ use swegym::export::{self, Record};
 use swegym::verify::{self, Judged, Score, Scorers, Verifier};
 use swegym::{Error, curate, exit, models};
 
-use crate::args::{Global, ScoreArgs, SplitPart};
+use crate::args::{Global, ScoreArgs, ScoringArgs, SplitPart};
 use crate::commands;
 use crate::ui::{DIM, Ui, table};
 
 pub fn run(ui: &Ui, global: &Global, args: &ScoreArgs) -> Result<u8, Error> {
-    if args.verifier.is_none() && args.fit.is_empty() {
+    if args.scoring.verifier.is_none() && args.scoring.fit.is_empty() {
         return Err(Error::input(
             "nothing to score by",
             "give --verifier DIR, --fit with graded attempts for the feature model, or both",
         ));
     }
+    let (records, scores) = score(ui, global, &args.scoring)?;
+    if let Some(path) = &args.out {
+        let rows: Vec<_> = scores
+            .iter()
+            .map(|s| serde_json::to_value(s).expect("plain data"))
+            .collect();
+        curate::write(path, &rows)?;
+    }
+    let judged = verify::table(&scores);
+    ui.answer(
+        &(&judged, if args.out.is_none() { &scores[..] } else { &[] }),
+        |ui| {
+            print(ui, &scores, &judged);
+        },
+    );
+    if scores.len() < records.len() {
+        return Ok(exit::INTERRUPTED);
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// The attempts that are asked for with their scores; fewer of these where it
+/// was stopped.
+pub fn score(
+    ui: &Ui,
+    global: &Global,
+    args: &ScoringArgs,
+) -> Result<(Vec<Record>, Vec<Score>), Error> {
     let home = commands::home(global)?;
     let base = match &args.base {
         None => None,
@@ -60,24 +88,7 @@ pub fn run(ui: &Ui, global: &Global, args: &ScoreArgs) -> Result<u8, Error> {
         progress.advance("");
     })?;
     progress.finish();
-    if let Some(path) = &args.out {
-        let rows: Vec<_> = scores
-            .iter()
-            .map(|s| serde_json::to_value(s).expect("plain data"))
-            .collect();
-        curate::write(path, &rows)?;
-    }
-    let judged = verify::table(&scores);
-    ui.answer(
-        &(&judged, if args.out.is_none() { &scores[..] } else { &[] }),
-        |ui| {
-            print(ui, &scores, &judged);
-        },
-    );
-    if scores.len() < records.len() {
-        return Ok(exit::INTERRUPTED);
-    }
-    Ok(exit::SUCCESS)
+    Ok((records, scores))
 }
 
 /// Refuses to score what the features were fitted to: it would look better

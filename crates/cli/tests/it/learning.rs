@@ -20,6 +20,10 @@ pub fn trials() -> Vec<Trial> {
         test("a run that does not fit is refused with advice", refused),
         test("a verifier is trained, calibrated and scores", verifier),
         test("attempts are chosen as asked, and counted", choice),
+        test(
+            "more attempts go as far as their ranking lets them",
+            inference,
+        ),
         test("other trainers get all that they need", hand_over),
         test("models are imported, listed and written", models),
         trial(
@@ -283,6 +287,63 @@ fn refused() -> Result<(), Failed> {
             "swegym export sft",
         ],
     )
+}
+
+/// Two attempts at each issue, one good, and the tests that they ran tell
+/// which: chance gets half of what a ranking by tests gets.
+fn inference() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let (path, out) = (dir.path().join("attempts.jsonl"), dir.path().join("study"));
+    attempts(&path, 80);
+    let output = run(&[
+        "--json",
+        "study",
+        "inference",
+        "--trajectories",
+        text(&path),
+        "--fit",
+        text(&path),
+        "--split",
+        "test",
+        "--k",
+        "1,2",
+        "--out",
+        text(&out),
+    ])?;
+    let study: Value = serde_json::from_slice(&output.stdout)?;
+    let mean = |of: &Value, n: usize| of[n][1]["mean"].as_f64().unwrap_or(f64::NAN);
+    let ranking = |name: &str| {
+        let mut all = study["rankings"].as_array().into_iter().flatten();
+        all.find(|r| r["name"] == name).cloned().unwrap_or_default()
+    };
+    let (random, tests, features) = (
+        ranking("random"),
+        ranking("visible tests"),
+        ranking("features"),
+    );
+    let right = study["pass"].as_array().map(Vec::len) == Some(2)
+        && [mean(&study["pass"], 0), mean(&study["pass"], 1)] == [0.5, 1.0]
+        && mean(&random["best"], 1) == 0.5
+        && mean(&tests["best"], 1) == 1.0
+        && tests["recovers"] == 1.0
+        && features["auc"].as_f64().unwrap_or(0.0) > 0.9;
+    if !right {
+        return Err(study.to_string().into());
+    }
+    for file in ["study.json", "scaling.svg"] {
+        if fs::metadata(out.join(file))?.len() == 0 {
+            return Err(format!("{file} is empty").into());
+        }
+    }
+    for (k, problem) in [
+        ("0", "--k needs numbers from 1 on"),
+        ("2,4", "no instance has 4 graded attempts"),
+    ] {
+        let mut command = swegym(["study", "inference", "--k", k, "--trajectories"]);
+        command.arg(&path).arg("--out").arg(&out);
+        expect(&command.output()?, 3, &[problem])?;
+    }
+    Ok(())
 }
 
 /// Attempts whose patch tells whether they resolve.

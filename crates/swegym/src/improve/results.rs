@@ -1,7 +1,9 @@
 //! What attempts amount to: how many a policy resolves, alone and in several
 //! tries, and how well a ranking picks among them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use swegym_grade::metrics::{
@@ -13,6 +15,7 @@ use swegym_grade::scores;
 use crate::export::Record;
 use crate::features::visible_tests_passed;
 use crate::verify::Score;
+use crate::{Error, plot};
 
 /// How a policy behaves, over its attempts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -213,10 +216,17 @@ impl Ranking {
     }
 }
 
-/// How well each ranking picks. `scores` are of `records`, in their order.
+/// How well each ranking picks, for all k that are powers of two. `scores` are
+/// of `records`, in their order.
 pub fn rankings(records: &[Record], scores: &[Score], seed: u64) -> Vec<RankingResult> {
+    let most = tasks(records).iter().map(Vec::len).max().unwrap_or(1);
+    ranked(records, scores, &powers(most), seed)
+}
+
+fn ranked(records: &[Record], scores: &[Score], ks: &[usize], seed: u64) -> Vec<RankingResult> {
     let of = tasks(records);
-    let most = of.iter().map(Vec::len).max().unwrap_or(1);
+    let enough = |k: &&usize| of.iter().any(|t| t.len() >= **k);
+    let most = ks.iter().filter(enough).max().copied().unwrap_or(1);
     let passes = |k| pass_curve(&of, k).map(|e| e.mean);
     Ranking::ALL
         .into_iter()
@@ -240,9 +250,7 @@ pub fn rankings(records: &[Record], scores: &[Score], seed: u64) -> Vec<RankingR
                 return None;
             }
             let tasks: Vec<Vec<Candidate>> = tasks.into_values().collect();
-            let best = powers(most)
-                .into_iter()
-                .filter_map(|k| Some((k, best_curve(&tasks, k)?)));
+            let best = ks.iter().filter_map(|&k| Some((k, best_curve(&tasks, k)?)));
             let best: Vec<(usize, Estimate)> = best.collect();
             let room = passes(most)? - passes(1)?;
             let last = best.last().map(|(_, e)| e.mean)?;
@@ -260,4 +268,83 @@ pub fn rankings(records: &[Record], scores: &[Score], seed: u64) -> Vec<RankingR
             })
         })
         .collect()
+}
+
+/// How far more attempts go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InferenceStudy {
+    /// Version of this record, 1.
+    pub schema: u32,
+    /// Graded attempts.
+    pub attempts: usize,
+    /// Instances that have fewer than the largest k, and are left out: every
+    /// number is over the same instances.
+    pub left_out: usize,
+    /// pass@k by k.
+    pub pass: Vec<(usize, Estimate)>,
+    /// `pass@k` over `ln k`, for k from 2.
+    pub fit: Option<LogFit>,
+    /// best@k by every ranking.
+    pub rankings: Vec<RankingResult>,
+    /// Seed of the reference's estimator.
+    pub seed: u64,
+}
+
+/// pass@k and best@k of attempts for these k. `scores` are of `records`, in
+/// their order.
+pub fn inference(records: &[Record], scores: &[Score], ks: &[usize], seed: u64) -> InferenceStudy {
+    let mut ks = ks.to_vec();
+    ks.sort_unstable();
+    ks.dedup();
+    let most = ks.last().copied().unwrap_or(1);
+    let enough = by_instance(records);
+    let all = enough.len();
+    let enough: BTreeSet<&str> = enough
+        .into_iter()
+        .filter(|(_, attempts)| attempts.len() >= most)
+        .map(|(id, _)| id)
+        .collect();
+    let pairs = records.iter().zip(scores);
+    let (records, scores): (Vec<Record>, Vec<Score>) = pairs
+        .filter(|(record, _)| enough.contains(record.instance_id.as_str()))
+        .map(|(record, score)| (record.clone(), score.clone()))
+        .unzip();
+    let of = tasks(&records);
+    let pass = ks.iter().filter_map(|&k| Some((k, pass_curve(&of, k)?)));
+    let pass: Vec<(usize, Estimate)> = pass.collect();
+    let points = pass.iter().filter(|p| p.0 >= 2);
+    let points: Vec<(f64, f64)> = points.map(|(k, e)| (*k as f64, e.mean)).collect();
+    InferenceStudy {
+        schema: 1,
+        attempts: of.iter().map(Vec::len).sum(),
+        left_out: all - of.len(),
+        pass,
+        fit: log_fit(&points),
+        rankings: ranked(&records, &scores, &ks, seed),
+        seed,
+    }
+}
+
+impl InferenceStudy {
+    /// Writes `study.json` and `scaling.svg` into a folder.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+        fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        swegym_data::atomic::write_json(&dir.join("study.json"), self)?;
+        let curve = |of: &[(usize, Estimate)]| -> Vec<(f64, f64)> {
+            of.iter()
+                .map(|(k, e)| ((*k as f64).log2(), 100.0 * e.mean))
+                .collect()
+        };
+        let mut series = vec![("pass@k".to_owned(), curve(&self.pass))];
+        let rankings = self.rankings.iter();
+        series.extend(rankings.map(|r| (format!("best@k, {}", r.name), curve(&r.best))));
+        let svg = plot::lines("Attempts and success", "log2 k", "% resolved", &series)?;
+        Ok(swegym_data::atomic::write(
+            &dir.join("scaling.svg"),
+            svg.as_bytes(),
+        )?)
+    }
 }
