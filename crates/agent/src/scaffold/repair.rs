@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regex::Regex;
 use serde::Deserialize;
 use serde_json::json;
 use swegym_core::{ChatMessage, Command, Tool};
@@ -254,9 +255,16 @@ impl Repair {
             .timeout(TEST_LIMIT);
         let ran = workspace.exec(&command)?;
         let last = ran.text.lines().rev().find(|l| !l.trim().is_empty());
-        let last = last.unwrap_or("no output").trim_matches(['=', ' ']);
+        let last = without_time(last.unwrap_or("no output").trim_matches(['=', ' ']));
         Ok(format!("{script}: exit status {}, {last}", ran.code()))
     }
+}
+
+/// A summary of tests without the time they took, which is another each time:
+/// what is learnt from an episode is the same when it is done again.
+fn without_time(summary: &str) -> String {
+    let time = Regex::new(r" in [\d.]+ ?s(?:econds)?(?: \([\d:]+\))?$").expect("valid");
+    time.replace(summary, "").into_owned()
 }
 
 /// What an issue says in few words: its first line, and of the outputs in it
@@ -553,6 +561,17 @@ mod tests {
             .read("def f(x):\n    return x\n=======\nx")
             .unwrap_err();
         assert!(over.contains("not in the code"), "{over}");
+    }
+
+    #[test]
+    fn a_summary_has_no_time_in_it() {
+        assert_eq!(
+            without_time("1 failed, 2 passed in 0.31s"),
+            "1 failed, 2 passed"
+        );
+        assert_eq!(without_time("9 passed in 75.20s (0:01:15)"), "9 passed");
+        assert_eq!(without_time("Ran 3 tests in 0.002s"), "Ran 3 tests");
+        assert_eq!(without_time("no output"), "no output");
     }
 
     #[test]
