@@ -216,6 +216,11 @@ impl Ranking {
     }
 }
 
+/// A line over ln k; two points would always lie on one.
+fn fit(points: &[(f64, f64)]) -> Option<LogFit> {
+    log_fit(points).filter(|_| points.len() > 2)
+}
+
 /// How well each ranking picks, for all k that are powers of two. `scores` are
 /// of `records`, in their order.
 pub fn rankings(records: &[Record], scores: &[Score], seed: u64) -> Vec<RankingResult> {
@@ -228,8 +233,11 @@ fn ranked(records: &[Record], scores: &[Score], ks: &[usize], seed: u64) -> Vec<
     let enough = |k: &&usize| of.iter().any(|t| t.len() >= **k);
     let most = ks.iter().filter(enough).max().copied().unwrap_or(1);
     let passes = |k| pass_curve(&of, k).map(|e| e.mean);
+    let own = |s: &Score| s.verifier.is_some() || s.logprob.is_some();
+    let shown = |r: &Ranking| *r != Ranking::Hybrid || scores.iter().any(own);
     Ranking::ALL
         .into_iter()
+        .filter(shown)
         .filter_map(|ranking| {
             let mut tasks: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
             let mut scored = Vec::new();
@@ -263,7 +271,7 @@ fn ranked(records: &[Record], scores: &[Score], ks: &[usize], seed: u64) -> Vec<
                 interval: scores::bootstrap(scored.iter().copied(), &|s| scores::auc(s)),
                 best,
                 recovers: (room > 1e-12).then(|| (last - passes(1).unwrap_or_default()) / room),
-                fit: log_fit(&points),
+                fit: fit(&points),
                 reference: reference_estimate(&tasks, most, seed),
             })
         })
@@ -319,7 +327,7 @@ pub fn inference(records: &[Record], scores: &[Score], ks: &[usize], seed: u64) 
         attempts: of.iter().map(Vec::len).sum(),
         left_out: all - of.len(),
         pass,
-        fit: log_fit(&points),
+        fit: fit(&points),
         rankings: ranked(&records, &scores, &ks, seed),
         seed,
     }
