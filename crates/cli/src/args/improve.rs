@@ -155,7 +155,7 @@ pub enum RankingKind {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  swegym best-of --run runs/first --verifier verifier/ --k 8 --out best.jsonl
+  swegym best-of --run runs/mine --verifier judge --k 8 --out best.jsonl
   swegym evaluate --tasks tasks.jsonl --predictions best.jsonl --run-id best")]
 pub struct BestOfArgs {
     /// Runs, or files of trajectories

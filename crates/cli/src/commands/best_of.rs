@@ -9,7 +9,7 @@ use swegym::verify::{self, Scorers, Verifier};
 use swegym::{Error, exit, tasks};
 
 use crate::args::{BestOfArgs, Global, RankingKind};
-use crate::commands;
+use crate::commands::score;
 use crate::ui::Ui;
 
 pub fn run(ui: &Ui, _: &Global, args: &BestOfArgs) -> Result<u8, Error> {
@@ -35,15 +35,7 @@ pub fn run(ui: &Ui, _: &Global, args: &BestOfArgs) -> Result<u8, Error> {
             fit => Some(verify::fit_features(fit, 42)?),
         },
     };
-    let cancel = commands::cancel_on_ctrl_c();
-    let progress = ui.progress(records.len(), "score");
-    let scores = verify::score(&records, &scorers, &cancel, &mut |score, problem| {
-        if let Some(why) = problem {
-            progress.warn(format!("{} {}: {why}", score.instance_id, score.sample));
-        }
-        progress.advance("");
-    })?;
-    progress.finish();
+    let scores = score::shown(ui, &records, &scorers)?;
     if scores.len() < records.len() {
         return Ok(exit::INTERRUPTED);
     }

@@ -79,16 +79,22 @@ pub fn score(
         unseen(&records, &fitted)?;
     }
     let scorers = Scorers { verifier, features };
+    let scores = shown(ui, &records, &scorers)?;
+    Ok((records, scores))
+}
+
+/// Scores attempts with a bar; fewer scores than attempts where it was stopped.
+pub fn shown(ui: &Ui, records: &[Record], scorers: &Scorers) -> Result<Vec<Score>, Error> {
     let cancel = commands::cancel_on_ctrl_c();
     let progress = ui.progress(records.len(), "score");
-    let scores = verify::score(&records, &scorers, &cancel, &mut |score, problem| {
+    let scores = verify::score(records, scorers, &cancel, &mut |score, problem| {
         if let Some(why) = problem {
             progress.warn(format!("{} {}: {why}", score.instance_id, score.sample));
         }
         progress.advance("");
     })?;
     progress.finish();
-    Ok((records, scores))
+    Ok(scores)
 }
 
 /// Refuses to score what the features were fitted to: it would look better

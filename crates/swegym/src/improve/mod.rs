@@ -228,6 +228,7 @@ fn same_run(plan: &Plan, base: &str) -> Result<(), Error> {
         "cap": plan.cap, "temperatures": plan.temperatures, "eval_samples": plan.eval_samples,
         "eval_temperature": plan.eval_temperature, "shots": plan.shots, "lora": plan.lora,
         "policy": plan.policy, "verifier": plan.verifier, "seed": plan.seed,
+        "timeout": plan.grading.timeout.as_secs(),
         "swegym": env!("CARGO_PKG_VERSION"),
     });
     let path = plan.dir.join("improve.json");
@@ -430,6 +431,7 @@ impl Loop<'_> {
             "prompts": plan.prompts.digest(plan.agent.name()), "limits": plan.limits,
             "examples": policy.examples, "temperature": temperature, "samples": samples,
             "max_tokens": plan.max_tokens, "seed": plan.seed,
+            "timeout": plan.grading.timeout.as_secs(),
         });
         let part = self.parts.part("rollout", &inputs)?;
         (self.on_event)(Event::Stage(what));
