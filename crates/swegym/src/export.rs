@@ -109,6 +109,12 @@ fn read_one(path: &Path) -> Result<Vec<Record>, Error> {
     if path.join("run.json").is_file() {
         return of_run(&Run::read(path)?);
     }
+    if path.join("improve.json").is_file() {
+        return Err(Error::input(
+            format!("{}: a loop of many runs, not one run", path.display()),
+            "name one of its runs: `runs` in its summary.json lists them",
+        ));
+    }
     trajectory::read_trajectories(path)?
         .map(|imported| {
             let imported = imported?;
